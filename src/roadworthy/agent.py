@@ -1,0 +1,267 @@
+"""What users declare: `Agent`, `Tool`, `Guardrail`. Immutable data, checked when declared.
+
+`roadworthy.tools.tool` and `roadworthy.guardrails.guardrail` make the latter two from functions.
+Invariant: a declaration that could not run safely never comes to exist (DeclarationError).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeAlias
+
+from msgspec import Struct
+from typing_extensions import TypeVar
+
+from roadworthy.context import RunContext
+from roadworthy.errors import DeclarationError
+from roadworthy.limits import Limits, Price
+from roadworthy.messages import (
+    DeltaSink,
+    JsonObject,
+    ModelRequest,
+    ModelSettings,
+    Reply,
+    ToolCall,
+    ToolSpec,
+)
+
+Deps = TypeVar("Deps", default=None)
+Output = TypeVar("Output", default=str)
+
+Effect: TypeAlias = Literal["read", "write", "irreversible"]
+Severity: TypeAlias = Literal["low", "medium", "high", "critical"]
+Asks: TypeAlias = Literal["user", "operator"]
+Reconciled: TypeAlias = "tuple[Literal['applied'], Any] | Literal['not_applied', 'unknown']"
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+WARN_TOOLS, MOST_TOOLS = 7, 20
+
+
+class Model(Protocol):
+    """One way to ask a model: the adapter over providers, or a scripted one for tests.
+
+    `name` is what is recorded and priced, such as `openai:gpt-5-mini`. `price` overrides the
+    price table; None looks the name up there.
+    """
+
+    @property
+    def name(self) -> str:
+        """Recorded and priced under this name."""
+        ...
+
+    @property
+    def price(self) -> Price | None:
+        """Own price, or None to look it up."""
+        ...
+
+    async def request(self, request: ModelRequest, on_text: DeltaSink | None = None) -> Reply:
+        """One attempt, never retried inside. Streams visible text to `on_text` when given.
+
+        Raises: ModelError: the attempt failed; its class says whether to retry and whether
+            it may have been charged.
+        """
+        ...
+
+
+class ArgumentReader(Protocol):
+    """Validates a call's JSON arguments (made by `roadworthy.tools` from type hints)."""
+
+    def read(self, arguments: JsonObject) -> Mapping[str, Any]:
+        """Typed keyword arguments. Raises: ToolError: says which field and the expected form."""
+        ...
+
+    def canonical(self, values: Mapping[str, Any]) -> JsonObject:
+        """The validated arguments as plain JSON with defaults filled in, for hashes and records."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool(Generic[Deps]):
+    """A function a model may ask for. Made by `@tool`; see there for the fields' meaning."""
+
+    name: str
+    description: str
+    parameters: JsonObject
+    function: Callable[..., Any]
+    reader: ArgumentReader
+    takes_context: bool = False
+    effect: Effect = "irreversible"
+    timeout: float | None = None
+    retries: int = 2
+    approval: Asks | Callable[[RunContext[Deps], ToolCall], Asks | None] | None = None
+    reconcile: Callable[..., Any] | None = None
+    cost_nanos: int = 0
+    cache_ttl: float | None = None
+    fallback: Tool[Deps] | None = None
+    severity: Severity = "low"
+    idempotent: bool = False
+    repeatable: bool = False
+    polling: bool = False
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as a model sees it."""
+        return ToolSpec(name=self.name, description=self.description, parameters=self.parameters)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # plain calls keep working in user code
+        """Call the undecorated function."""
+        return self.function(*args, **kwargs)
+
+
+class Verdict(Struct, frozen=True):
+    """A guardrail's answer. `text` is the replacement (redact) or what to mend (revise, block)."""
+
+    action: Literal["allow", "redact", "revise", "block", "escalate"]
+    text: str = ""
+
+    @classmethod
+    def allow(cls) -> Verdict:
+        """Nothing to object."""
+        return cls("allow")
+
+    @classmethod
+    def redact(cls, text: str) -> Verdict:
+        """Go on with this text instead."""
+        return cls("redact", text)
+
+    @classmethod
+    def revise(cls, reason: str) -> Verdict:
+        """Let the model write it again (output) or the user ask again (input)."""
+        return cls("revise", reason)
+
+    @classmethod
+    def block(cls, reason: str) -> Verdict:
+        """This must not pass."""
+        return cls("block", reason)
+
+    @classmethod
+    def escalate(cls, reason: str) -> Verdict:
+        """A person must see this."""
+        return cls("escalate", reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guardrail:
+    """A check of what comes in (`input`) or goes out (`output`)."""
+
+    name: str
+    stage: Literal["input", "output"]
+    function: Callable[[RunContext[Any], str], Verdict | Awaitable[Verdict]]
+
+
+Instruction: TypeAlias = "str | Callable[[RunContext[Any]], str]"
+Control: TypeAlias = Literal["ask_user", "escalate"]
+
+
+@dataclass(frozen=True)
+class Agent(Generic[Deps, Output]):
+    """A declared agent: data, immutable. `dataclasses.replace` makes variants.
+
+    model: "provider:name", a tier of the runtime, or a Model. instructions: texts and functions
+    of the RunContext, joined in order, recorded once a turn; put what varies last. deps: async
+    context manager opened per run segment. output: type of the final answer (None: text);
+    output_mode "native" uses the provider's structured output, "tool" works everywhere.
+    may: control tools the model is offered (`ask_user` needs a conversation).
+    Raises: DeclarationError: says what is wrong and how to mend it.
+    """
+
+    name: str
+    description: str = ""
+    model: str | Model = ""
+    instructions: Instruction | Sequence[Instruction] = ()
+    # a factory: from a plain () pyright infers Agent[Unknown, ...]
+    tools: Sequence[Tool[Deps] | Tool[None]] = field(default_factory=tuple)
+    deps: Callable[[RunContext[None]], AbstractAsyncContextManager[Deps]] | None = None
+    output: type[Output] | None = None
+    output_mode: Literal["tool", "native"] = "tool"
+    settings: ModelSettings = field(default_factory=ModelSettings)
+    limits: Limits = field(default_factory=Limits)
+    guardrails: Sequence[Guardrail] = ()
+    may: Sequence[Control] = ("ask_user", "escalate")
+
+    def __post_init__(self) -> None:
+        _check_name("Agent", self.name)
+        if not self.model:
+            raise DeclarationError(
+                f"Agent {self.name!r} has no model. Give model='provider:name', a tier name, or "
+                "a ScriptedModel from roadworthy.testing to try it without a key."
+            )
+        _check_tools(self)
+        for guard in self.guardrails:
+            if not isinstance(guard, Guardrail):
+                raise DeclarationError(
+                    f"Agent {self.name!r}: {guard!r} is no guardrail; decorate the function with "
+                    '@guardrail("input") or @guardrail("output").'
+                )
+
+    @property
+    def toolbelt(self) -> Mapping[str, Tool[Any]]:
+        """The declared tools by name."""
+        return {tool.name: tool for tool in self.tools}
+
+    @property
+    def texts(self) -> tuple[Instruction, ...]:
+        """The instructions as a sequence."""
+        one = isinstance(self.instructions, str) or callable(self.instructions)
+        return (self.instructions,) if one else tuple(self.instructions)  # type: ignore[return-value,arg-type]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what a run in flight depends on: instructions, tools, schemas, output."""
+        return hashlib.sha256(json.dumps(self.declared(), sort_keys=True).encode()).hexdigest()[:32]
+
+    def declared(self) -> JsonObject:
+        """The declaration as data, stored once per fingerprint. Functions appear by name."""
+        return {
+            "name": self.name,
+            "model": self.model if isinstance(self.model, str) else self.model.name,
+            "instructions": [t if isinstance(t, str) else _qualname(t) for t in self.texts],
+            "tools": {
+                tool.name: {
+                    "description": tool.description,
+                    "parameters": tool.parameters,
+                    "effect": tool.effect,
+                }
+                for tool in self.toolbelt.values()
+            },
+            "output": _qualname(self.output) if self.output else None,
+            "guardrails": [f"{guard.stage}:{guard.name}" for guard in self.guardrails],
+        }
+
+
+def _qualname(thing: Any) -> str:
+    module = getattr(thing, "__module__", "")
+    return f"{module}.{getattr(thing, '__qualname__', str(thing))}"
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise DeclarationError(
+            f"{kind} name {name!r}: use a letter, then up to 63 letters, digits, _ or -."
+        )
+
+
+def _check_tools(agent: Agent[Any, Any]) -> None:
+    seen: set[str] = set()
+    declared: Sequence[object] = agent.tools  # unchecked callers may hand in plain functions
+    for tool in declared:
+        if not isinstance(tool, Tool):
+            raise DeclarationError(
+                f"Agent {agent.name!r}: {_qualname(tool)} is no tool; put @tool above it."
+            )
+        if tool.name in seen:
+            raise DeclarationError(
+                f"Agent {agent.name!r} has two tools named {tool.name!r}; rename one with "
+                "@tool(name=...)."
+            )
+        seen.add(tool.name)
+    if len(seen) > MOST_TOOLS:
+        raise DeclarationError(
+            f"Agent {agent.name!r} has {len(seen)} tools; above {MOST_TOOLS} models pick wrongly. "
+            "Split it into specialists."
+        )

@@ -1,0 +1,133 @@
+"""Which accounts a run draws on: one per declared bound, subject and time bucket.
+
+Used by the ledger. Invariant: rows exist only where a limit is declared, and buckets are fixed
+UTC ones, so the same moment always means the same account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from roadworthy.clock import moment
+from roadworthy.limits import Budget, Limits, Scope, Window
+from roadworthy.run import Run
+
+Unit = Literal["usd", "tokens"]
+
+
+class Amount(NamedTuple):
+    """Nano-dollars and tokens, held or spent together."""
+
+    nanos: int = 0
+    tokens: int = 0
+
+    def of(self, unit: str) -> int:
+        """The part that an account of this unit counts."""
+        return self.nanos if unit == "usd" else self.tokens
+
+    def within(self, other: Amount) -> bool:
+        """Whether both parts fit."""
+        return self.nanos <= other.nanos and self.tokens <= other.tokens
+
+
+class Account(NamedTuple):
+    """One bound with its cap, in nano-dollars or tokens."""
+
+    id: str
+    scope: Scope
+    subject: str
+    window: Window
+    bucket: str
+    unit: Unit
+    cap: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bearer:
+    """Who pays: the subjects of a run, one for each scope."""
+
+    run_id: str
+    agent: str
+    user: str
+    tenant: str
+    conversation: str | None
+    limits: Limits
+
+    def subject(self, scope: Scope) -> str | None:
+        """The bearer's identity in a scope; None when it has none (a run without conversation).
+
+        Users and conversations are named with their tenant: equal ids of two tenants are strangers.
+        """
+        if scope == "conversation":
+            return None if self.conversation is None else f"{self.tenant}/{self.conversation}"
+        return {
+            "run": self.run_id,
+            "user": f"{self.tenant}/{self.user}",
+            "agent": self.agent,
+            "tenant": self.tenant,
+            "global": "all",
+        }[scope]
+
+
+def bearer_of(run: Run) -> Bearer:
+    """Who pays for this run."""
+    return Bearer(
+        run_id=run.id,
+        agent=run.agent.name,
+        user=run.user.id,
+        tenant=run.user.tenant,
+        conversation=run.conversation,
+        limits=run.limits,
+    )
+
+
+def accounts_of(bearer: Bearer, budgets: Sequence[Budget], now: int) -> tuple[Account, ...]:
+    """The accounts a paid call of this run draws on at this moment (microseconds UTC)."""
+    found = []
+    limits = bearer.limits
+    if limits.nanos is not None:
+        found.append(_account("run", bearer.run_id, "total", "", "usd", limits.nanos))
+    if limits.tokens is not None:
+        found.append(_account("run", bearer.run_id, "total", "", "tokens", limits.tokens))
+    for budget in budgets:
+        subject = bearer.subject(budget.scope)
+        if subject is None or (budget.of is not None and not _is_of(budget, subject)):
+            continue
+        bucket = bearer.run_id if budget.window == "request" else _bucket(budget.window, now)
+        if budget.nanos is not None:
+            found.append(
+                _account(budget.scope, subject, budget.window, bucket, "usd", budget.nanos)
+            )
+        if budget.tokens is not None:
+            found.append(
+                _account(budget.scope, subject, budget.window, bucket, "tokens", budget.tokens)
+            )
+    return tuple(found)
+
+
+def _is_of(budget: Budget, subject: str) -> bool:
+    """`of` names a subject; users and conversations also without their tenant."""
+    return budget.of in (subject, subject.rpartition("/")[2])
+
+
+def _account(
+    scope: Scope, subject: str, window: Window, bucket: str, unit: Unit, cap: int
+) -> Account:
+    return Account(
+        "\x1f".join((scope, subject, window, bucket, unit)),
+        scope,
+        subject,
+        window,
+        bucket,
+        unit,
+        cap,
+    )
+
+
+def _bucket(window: Window, now: int) -> str:
+    at = moment(now)
+    return {"hour": f"{at:%Y-%m-%dT%H}", "day": f"{at:%Y-%m-%d}", "month": f"{at:%Y-%m}"}.get(
+        window, ""
+    )

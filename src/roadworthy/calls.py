@@ -1,0 +1,369 @@
+"""One paid model call: reserve its worst case, ask, settle its truth.
+
+`loop.py` and `ending.py` call it. Invariant: no request leaves before its reservation is durable,
+and every reservation ends settled, assumed at worst case, or released.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from roadworthy.agent import Model
+from roadworthy.budget import Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
+from roadworthy.clock import MICROS
+from roadworthy.errors import ModelError, ModelOutcomeUnknown, ModelRejected
+from roadworthy.events import BudgetRefused, ModelFailed, ModelIntended, ModelReplied, RunEvent
+from roadworthy.limits import Phase, to_dollars
+from roadworthy.messages import Message, ModelRequest, ModelSettings, OutputSpec, Reply, ToolSpec
+from roadworthy.models.catalog import Catalog
+from roadworthy.models.prices import Rates
+from roadworthy.models.tokens import fixed_bound, message_bound
+from roadworthy.run import Done, Run, Stop
+
+ATTEMPTS_PER_MODEL = 4
+LEAST_TOKENS = 200  # a shrunk reply below this is of no use to anybody
+CLOSING_INPUT, CLOSING_OUTPUT = 6_000, 500
+_BACKOFF, _MOST_BACKOFF = 0.5, 20.0
+
+
+class BudgetExhausted(Stop):
+    """The worst case of a call fits no longer."""
+
+
+class ModelGone(Stop):
+    """No model of the chain answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a call sends, beside the messages."""
+
+    key: str
+    instructions: str
+    tools: tuple[ToolSpec, ...] = ()
+    output: OutputSpec | None = None
+    phase: Phase = "execute"
+    messages: list[Message] | None = None  # instead of the run's own
+    most_tokens: int | None = None
+    beside: Callable[[Reply], tuple[RunEvent, ...]] | None = None  # facts to record with the reply
+    closing: bool = False  # gives up the closing reserve for this call
+    stream: bool = False
+
+
+@dataclass
+class ModelCalls:
+    """The paid calls of a process."""
+
+    ledger: Ledger
+    catalog: Catalog
+    random: random.Random = field(default_factory=random.Random)
+
+    async def ask(self, run: Run, asked: Asked) -> Reply:
+        """The model's reply to the run's messages, from the record or by a paid call.
+
+        Raises: BudgetExhausted, ModelGone, Stop (cancelled).
+        """
+
+        def verify(recorded: ModelReplied) -> None:
+            now = _request_hash(run, asked)
+            if recorded.request_hash != now and run.differences is not None:
+                run.differences.append(
+                    f"{asked.key}: the request would differ (recorded {recorded.request_hash}, "
+                    f"now {now})"
+                )
+
+        if run.differences is not None and asked.key not in run.past.outcomes:
+            _repeat_refusal(run, asked.key)
+        outcome = await run.step(asked.key, lambda: self._call(run, asked), verify)
+        _remember(run, asked, outcome)
+        return outcome.reply
+
+    async def _call(self, run: Run, asked: Asked) -> Done[ModelReplied]:
+        await self._assume_open(run, asked)
+        wanted = run.options.model or run.agent.model
+        if asked.closing and asked.messages is not None:
+            wanted = self.catalog.smallest(wanted)
+        attempt, error = run.tried(asked.key), ModelRejected("no model was tried")
+        request_hash = _request_hash(run, asked)
+        for model in self.catalog.chain(wanted):
+            last = attempt + ATTEMPTS_PER_MODEL
+            while attempt < last:
+                attempt += 1
+                trial = _Trial(self, run, asked, model, attempt, request_hash)
+                outcome = await trial.go(final=attempt == last)
+                if isinstance(outcome, Done):
+                    return outcome
+                error = outcome
+                if not error.retryable:
+                    break
+        raise ModelGone(
+            "model_rejected" if isinstance(error, ModelRejected) else "model_failed",
+            f"No model answered: {error}",
+        )
+
+    async def _assume_open(self, run: Run, asked: Asked) -> None:
+        """A process died during this call: its charge is unknown, so it stands at worst case."""
+        intent = run.open_intent(asked.key)
+        if isinstance(intent, ModelIntended):
+            assumed = Amount(intent.nanos, intent.input_bound + intent.max_tokens)
+            failed = ModelFailed(
+                key=asked.key,
+                attempt=intent.attempt,
+                model=intent.model,
+                code="crashed",
+                assumed=assumed.nanos,
+                phase=intent.phase,
+            )
+            reservation = intent.reservation
+            await run.record(
+                failed, also=lambda tx: settle(tx, reservation, assumed, "assumed", key=asked.key)
+            )
+
+    def backoff(self, attempt: int, error: ModelError) -> float:
+        """Seconds before the next attempt: the provider's word, else exponential with jitter."""
+        if error.retry_after is not None:
+            return min(error.retry_after, 60.0)
+        wait = min(_BACKOFF * 2 ** (attempt - 1), _MOST_BACKOFF)
+        return float(wait * (0.5 + self.random.random() / 2))
+
+    def closing_reserve(self, run: Run) -> tuple[str, Amount] | None:
+        """What one short last answer costs at worst; held from the first paid call on."""
+        model = self.catalog.chain(
+            self.catalog.smallest(run.options.model or run.agent.model)
+        )[0]
+        nanos = self.catalog.rates(model).worst(CLOSING_INPUT, CLOSING_OUTPUT)
+        return (closing_id(run), Amount(nanos, CLOSING_INPUT + CLOSING_OUTPUT))
+
+
+@dataclass
+class _Trial:
+    """One attempt at one model: its own reservation, its own end."""
+
+    calls: ModelCalls
+    run: Run
+    asked: Asked
+    model: Model
+    attempt: int
+    request_hash: str
+
+    async def go(self, *, final: bool) -> Done[ModelReplied] | ModelError:
+        """The outcome, or why this attempt failed (recorded, and waited for if it is retried)."""
+        run, rates = self.run, self.calls.catalog.rates(self.model)
+        bound = _input_bound(run, self.asked, self.model.name)
+        held = await self._reserve(rates, bound)
+        if isinstance(held, Exhausted):
+            raise BudgetExhausted("budget", _why(held))
+        most = held.amount.tokens - bound
+        request = self._request(most)
+        started = run.clock.monotonic()
+        try:
+            reply = await self._exchange(request)
+        except ModelError as error:
+            await self._failed(held, error, final=final)
+            return error
+        except BaseException:  # cancelled or stopped: the request has left all the same
+            error = ModelOutcomeUnknown("interrupted")
+            await self._failed(held, error, final=True)
+            raise
+        micros = int((run.clock.monotonic() - started) * MICROS)
+        return self._done(held, reply, rates, micros)
+
+    def _request(self, most_tokens: int) -> ModelRequest:
+        run, asked = self.run, self.asked
+        return ModelRequest(
+            instructions=asked.instructions,
+            messages=tuple(run.messages if asked.messages is None else asked.messages),
+            tools=asked.tools,
+            output=asked.output,
+            settings=replace(run.agent.settings, max_tokens=most_tokens),
+            run_id=run.id,
+            ordinal=run.meter.replies + run.meter.failures,
+        )
+
+    async def _exchange(self, request: ModelRequest) -> Reply:
+        run, key, shown = self.run, self.asked.key, 0
+
+        def on_text(text: str) -> None:
+            nonlocal shown
+            run.show(key, text, self.attempt, shown)
+            shown += len(text)
+
+        watch = self.asked.stream and run.live.watched(run.id)
+        if watch and self.attempt > 1:
+            run.replace(key)
+        try:
+            async with run.interruptible(request.settings.timeout + 5):
+                return await self.model.request(request, on_text if watch else None)
+        except TimeoutError as error:
+            raise ModelOutcomeUnknown(
+                f"{self.model.name} did not answer in {request.settings.timeout:g} s"
+            ) from error
+
+    async def _reserve(self, rates: Rates, bound: int) -> Held | Exhausted:
+        run, asked = self.run, self.asked
+        settings: ModelSettings = run.agent.settings
+        most = min(settings.max_tokens, asked.most_tokens or settings.max_tokens)
+        least = min(most, LEAST_TOKENS)
+        own = closing_id(run)
+        reserve = None
+        if not asked.closing and not run.reserved:
+            reserve = self.calls.closing_reserve(run)
+
+        def worst(tokens: int) -> Amount:
+            return Amount(rates.worst(bound, tokens), bound + tokens)
+
+        def fit(there: Amount) -> Amount | None:
+            tokens = min(most, there.tokens - bound, rates.affordable(there.nanos, bound))
+            return worst(tokens) if tokens >= least else None
+
+        def intent(amount: Amount) -> RunEvent:
+            return ModelIntended(
+                key=asked.key,
+                attempt=self.attempt,
+                model=self.model.name,
+                reservation=reservation,
+                nanos=amount.nanos,
+                input_bound=bound,
+                max_tokens=amount.tokens - bound,
+                phase=asked.phase,
+                request_hash=self.request_hash,
+            )
+
+        reservation = f"{run.id}:{asked.key}:{self.attempt}"
+        ask = Ask(
+            key=asked.key,
+            reservation=reservation,
+            full=worst(most),
+            least=worst(least),
+            fit=fit,
+            intent=intent,
+            reserve=reserve,
+            own=own,
+            release=own if asked.closing else None,
+        )
+        await run.flushed()
+        held = await self.calls.ledger.reserve(run.position, bearer_of(run), ask)
+        run.reserved = run.reserved or isinstance(held, Held)
+        return held
+
+    async def _failed(self, held: Held, error: ModelError, *, final: bool) -> None:
+        """Record the failure and end the reservation; wait when another attempt follows."""
+        run, again = self.run, error.retryable and not final
+        pause = self.calls.backoff(self.attempt, error) if again else 0.0
+        charged = held.amount if error.charge_unknown else Amount()
+        failed = ModelFailed(
+            key=self.asked.key,
+            attempt=self.attempt,
+            model=self.model.name,
+            code=type(error).__name__,
+            message=str(error)[:500],
+            assumed=charged.nanos,
+            retry_at=run.clock.now() + int(pause * MICROS) if again else None,
+            phase=self.asked.phase,
+            gave_up=not again,
+        )
+        state = "assumed" if error.charge_unknown else "released"
+        await run.record(
+            failed, also=lambda tx: settle(tx, held.reservation, charged, state, key=failed.key)
+        )
+        self.calls.ledger.released(held.accounts)
+        if pause:
+            async with run.interruptible(None):
+                await run.clock.sleep(pause)
+
+    def _done(self, held: Held, reply: Reply, rates: Rates, micros: int) -> Done[ModelReplied]:
+        usage = reply.usage
+        nanos = rates.cost(usage)
+        actual = Amount(nanos, usage.input + usage.output)
+        outcome = ModelReplied(
+            key=self.asked.key,
+            attempt=self.attempt,
+            model=self.model.name,
+            reply=reply,
+            input_tokens=usage.input,
+            output_tokens=usage.output,
+            cache_read_tokens=usage.cache_read,
+            nanos=nanos,
+            micros=micros,
+            phase=self.asked.phase,
+            request_hash=self.request_hash,
+        )
+
+        def also(tx: Any) -> None:
+            settle(tx, held.reservation, actual, key=self.asked.key)
+
+        beside = self.asked.beside(reply) if self.asked.beside else ()
+        return Done(
+            outcome, beside, also=also, then=lambda: self.calls.ledger.released(held.accounts)
+        )
+
+
+def closing_id(run: Run) -> str:
+    """The reservation kept for the closing answer, new after each reopening."""
+    return f"{run.id}:closing:{run.past.reopened}"
+
+
+def _input_bound(run: Run, asked: Asked, model: str) -> int:
+    """A strict upper bound of the request's tokens: what was counted, plus bytes said since."""
+    fixed = fixed_bound(asked.instructions, asked.tools, asked.output)
+    if asked.messages is not None:
+        return fixed + sum(map(message_bound, asked.messages))
+    known = run.known
+    if known.model == model and known.fixed == fixed:
+        return known.tokens + sum(map(message_bound, run.messages[known.counted :]))
+    return fixed + sum(map(message_bound, run.messages))
+
+
+def _remember(run: Run, asked: Asked, outcome: ModelReplied) -> None:
+    """After a reply its request's size is known exactly; the next bound starts from there."""
+    if asked.messages is None:
+        known = run.known
+        known.model = outcome.model
+        known.fixed = fixed_bound(asked.instructions, asked.tools, asked.output)
+        known.counted = len(run.messages)
+        known.tokens = outcome.input_tokens
+
+
+def _request_hash(run: Run, asked: Asked) -> str:
+    """Hash of what is asked. Messages are hashed once each, as a chain."""
+    head = hashlib.sha256(asked.instructions.encode("utf-8", "replace"))
+    head.update(msgspec.json.encode([asked.tools, asked.output]))
+    if asked.messages is not None:
+        head.update(msgspec.json.encode(asked.messages))
+        return head.hexdigest()[:16]
+    known = run.known
+    for message in run.messages[known.hashed :]:
+        data = msgspec.json.encode(message)
+        known.hash = hashlib.sha256(known.hash + data).digest()
+    known.hashed = len(run.messages)
+    head.update(known.hash)
+    return head.hexdigest()[:16]
+
+
+def _repeat_refusal(run: Run, key: str) -> None:
+    """In a replay: leave where the recorded run left."""
+    events = run.past.attempts.get(key, ())
+    last = events[-1] if events else None
+    if isinstance(last, BudgetRefused):
+        raise BudgetExhausted("budget", "as recorded")
+    if isinstance(last, ModelFailed) and last.gave_up:
+        raise ModelGone("model_failed", "as recorded")
+
+
+def _why(exhausted: Exhausted) -> str:
+    account = exhausted.account
+    amount = (
+        f"${to_dollars(exhausted.need):f} needed, ${to_dollars(max(0, exhausted.left)):f} left"
+        if account.unit == "usd"
+        else f"{exhausted.need} tokens needed, {max(0, exhausted.left)} left"
+    )
+    window = "" if account.window == "total" else f" of this {account.window}"
+    busy = ", the rest is held by calls in flight" if exhausted.busy else ""
+    return f"The {account.scope} budget{window} is used up: {amount}{busy}."

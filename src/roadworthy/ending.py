@@ -1,0 +1,289 @@
+"""How a run is left: answered, closed early with the best there is, or suspended.
+
+The loop calls it. Invariant: whatever happened, the user gets checked text and the journal a
+status, a reason and a report; and nothing stays reserved by a run that is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from roadworthy.agent import Agent, Verdict
+from roadworthy.budget import release_all
+from roadworthy.calls import CLOSING_INPUT, CLOSING_OUTPUT, Asked, ModelCalls
+from roadworthy.errors import ModelError
+from roadworthy.events import ApprovalAsked, Delivered, EscalationRaised, Noted, RunEnded, RunWaiting
+from roadworthy.guardrails.verdicts import Checked, check
+from roadworthy.messages import Message
+from roadworthy.result import Approval, EndStatus, Reason, Report, RunResult
+from roadworthy.run import Done, RecordEnds, Run, Stop, Suspend, Wait
+from roadworthy.store import runs
+from roadworthy.store.runs import WaitRow
+from roadworthy.tool_calls import ToolCalls
+from roadworthy.tools.outputs import OutputReader, shown
+from roadworthy.transcript import runtime_note
+
+LIMITS: tuple[Reason, ...] = (
+    "turn_limit",
+    "tool_call_limit",
+    "time_limit",
+    "budget",
+    "loop",
+    "invalid_output",
+)
+_SORRY: Mapping[str, str] = {
+    "cancelled": "This request was cancelled.",
+    "guardrail": "I cannot help with this request.",
+    "escalated": "A person needs to look at this.",
+    "model_failed": "I could not finish this just now. Please try again later.",
+    "model_rejected": "I could not process this request.",
+}
+_DIRECTIVE = (
+    "You have to stop now: {why} Write your final answer for the user with what you have. "
+    "Say plainly what is done and what is missing. Do not promise what you have not done."
+)
+_MOST_REPORTED = 20
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What one agent works with in this process."""
+
+    agent: Agent[Any, Any]
+    models: ModelCalls
+    tools: ToolCalls
+    output: OutputReader | None
+
+
+async def checked(run: Run, stage: Any, text: str, key: str) -> Checked:
+    """The text after the stage's guardrails, decided once and recorded when they object."""
+    if not any(guard.stage == stage for guard in run.agent.guardrails):
+        return await check((), stage, text, run.context(), key)
+    found: list[Checked] = []
+
+    async def effect() -> Done[Noted]:
+        verdict = await check(run.agent.guardrails, stage, text, run.context(), key)
+        found.append(verdict)
+        value = {
+            "action": verdict.verdict.action,
+            "why": verdict.verdict.text,
+            "text": verdict.text,
+        }
+        return Done(Noted(key=key, value=value), verdict.given)
+
+    recorded = (await run.step(key, effect)).value
+    if found:
+        return found[0]
+    return Checked(recorded["text"], Verdict(recorded["action"], recorded["why"]), ())
+
+
+async def answered(run: Run, desk: Desk, text: str, output: Any) -> RunResult[Any]:
+    """The run completes with this checked answer."""
+    plain = None if desk.output is None else desk.output.plain(output)
+    result = _result(run, "completed", "answered", text, Report(done=_done(run)), output=plain)
+    return await _end(run, result)
+
+
+async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
+    """A stop: the best answer there is, a report, an end."""
+    if run.differences is None:
+        await run.flushed()
+    text = stop.text or ""
+    if not text and stop.reason in LIMITS:
+        text = await _closing_answer(run, desk, stop)
+    if text:
+        verdict = await checked(run, "output", text, f"turn/{run.turn}/closing_checked")
+        text = verdict.text if verdict.verdict.action == "allow" else ""
+    done = _done(run)
+    report = Report(done=done, missing=_missing(run), why=stop.why)
+    status = _status(stop.reason, bool(text or done))
+    rendered = text or _rendered(stop.reason, report)
+    return await _end(run, _result(run, status, stop.reason, rendered, report), stop)
+
+
+async def suspend(run: Run, suspend: Suspend) -> RunResult[Any]:
+    """The run becomes a row that a person's answer wakes."""
+    if run.differences is not None:
+        return _result(run, "waiting", "waiting", "", Report())
+    await run.flushed()
+    approvals = tuple(_approval(run, w) for w in suspend.waits if w.kind != "user")
+    question = next((str(w.detail) for w in suspend.waits if w.kind == "user"), None)
+    report = Report(done=_done(run), missing=tuple(w.reason or "an answer" for w in suspend.waits))
+    text = question or "This needs a moment: somebody has to confirm it first."
+    result = _result(
+        run, "waiting", "waiting", text, report, waiting=approvals, question=question
+    )
+    kind = "user" if question is not None else "person"
+    events = [
+        *(_asked(w) for w in suspend.waits if w.kind != "user"),
+        RunWaiting(key=f"turn/{run.turn}", status="waiting", kind=kind, result=result),
+    ]
+
+    def also(tx: Any) -> None:
+        now = run.clock.now()
+        for wait in suspend.waits:
+            runs.add_wait(tx, _row(run, wait), run.position.seal, now)
+        runs.set_status(tx, run.id, "waiting", "waiting", _totals(run), now)
+
+    await run.record(*events, also=also)
+    return result
+
+
+# --- parts ---------------------------------------------------------------------------------
+
+
+async def _closing_answer(run: Run, desk: Desk, stop: Stop) -> str:
+    """One last call without tools, from the reserve kept for it; "" when even that is not to be."""
+    directive = runtime_note(_DIRECTIVE.format(why=stop.why))
+    instructions = "\n\n".join(t for t in run.agent.texts if isinstance(t, str))
+    trimmed = _trimmed(run.messages, CLOSING_INPUT - 1_000 - len(instructions.encode()[:2_000]))
+    attempts = (
+        (f"turn/{run.turn}/closing/{run.past.reopened}", instructions, run.messages),
+        (f"turn/{run.turn}/closing_short/{run.past.reopened}", instructions[:2_000], trimmed),
+    )
+    for key, texts, messages in attempts:
+        asked = Asked(
+            key=key,
+            instructions=texts,
+            messages=[*messages, directive],
+            phase="finish",
+            most_tokens=CLOSING_OUTPUT,
+            closing=True,
+        )
+        try:
+            reply = await desk.models.ask(run, asked)
+        except (Stop, ModelError):
+            continue
+        except RecordEnds:
+            continue
+        if reply.text:
+            return reply.text
+    return ""
+
+
+def _trimmed(messages: list[Message], most_bytes: int) -> list[Message]:
+    """The user's last words and the last results as plain text, within so many bytes."""
+    lines = []
+    room = max(most_bytes, 500)
+    for message in reversed(messages):
+        for part in reversed(message.parts):
+            text = getattr(part, "content", None) or getattr(part, "text", "")
+            if text and room > 0:
+                who = "user" if message.role == "user" else message.role
+                line = f"{who}: {text}"[: max(40, min(len(text), room // 2))]
+                lines.append(line)
+                room -= len(line.encode())
+    return [Message.user("\n".join(reversed(lines)))]
+
+
+def _result(
+    run: Run, status: Any, reason: Reason, text: str, report: Report, **more: Any
+) -> RunResult[Any]:
+    return RunResult(
+        run_id=run.id,
+        status=status,
+        reason=reason,
+        text=text,
+        report=report,
+        usage=run.usage,
+        conversation=run.conversation,
+        **more,
+    )
+
+
+async def _end(run: Run, result: RunResult[Any], stop: Stop | None = None) -> RunResult[Any]:
+    """Deliver and end in one commit: reserves released, the conversation free."""
+    if run.differences is not None:
+        return result
+    status: EndStatus = result.status  # type: ignore[assignment]
+    key = f"deliver/{run.past.reopened}"
+    raised = (
+        (EscalationRaised(trigger=stop.reason, detail=stop.why),)
+        if stop is not None and stop.reason in ("loop", "escalated", "declaration_changed")
+        else ()
+    )
+
+    def also(tx: Any) -> None:
+        release_all(tx, run.id)
+        runs.set_status(tx, run.id, status, result.reason, _totals(run), run.clock.now())
+
+    ended = RunEnded(status=status, reason=result.reason, result=result)
+    await run.record(*raised, Delivered(key=key, text=result.text), ended, also=also, must=True)
+    return result
+
+
+def _status(reason: Reason, has_value: bool) -> EndStatus:
+    if reason in ("cancelled", "guardrail"):
+        return "stopped"
+    if reason in LIMITS or reason == "escalated":
+        return "partial" if has_value or reason == "escalated" else "stopped"
+    return "partial" if has_value else "failed"
+
+
+def _done(run: Run) -> tuple[str, ...]:
+    return tuple(run.done[-_MOST_REPORTED:])
+
+
+def _missing(run: Run) -> tuple[str, ...]:
+    asked = next(
+        (m.text for m in reversed(run.messages) if m.role == "user" and not m.by_runtime), ""
+    )
+    return (f"a full answer to: {asked[:200]}",) if asked else ()
+
+
+def _rendered(reason: Reason, report: Report) -> str:
+    """An answer without a model: what is known to be done, and that something is missing."""
+    lines = [_SORRY.get(reason, "I could not finish this within its limits.")]
+    if report.done:
+        lines.append(f"Done so far: {', '.join(report.done)}.")
+    return " ".join(lines)
+
+
+def _totals(run: Run) -> tuple[int, int, int]:
+    meter = run.meter
+    return meter.nanos + meter.assumed, meter.input_tokens, meter.output_tokens
+
+
+def _approval(run: Run, wait: Wait) -> Approval:
+    return Approval(
+        id=wait.id,
+        run_id=run.id,
+        tool=wait.tool,
+        arguments=wait.detail["arguments"],
+        asks=wait.asks,
+        kind="approval" if wait.kind == "approval" else "unknown_outcome",
+        reason=wait.reason,
+        expires=wait.expires,
+    )
+
+
+def _asked(wait: Wait) -> ApprovalAsked:
+    return ApprovalAsked(
+        key=wait.key,
+        approval_id=wait.id,
+        tool=wait.tool,
+        arguments=wait.detail["arguments"],
+        arguments_hash=wait.arguments_hash,
+        asks=wait.asks,
+        kind="approval" if wait.kind == "approval" else "unknown_outcome",
+        reason=wait.reason,
+        expires=wait.expires,
+    )
+
+
+def _row(run: Run, wait: Wait) -> WaitRow:
+    return WaitRow(
+        id=wait.id,
+        run_id=run.id,
+        key=wait.key,
+        kind=wait.kind,
+        tool=wait.tool,
+        asks=wait.asks,
+        detail=wait.detail,
+        arguments_hash=wait.arguments_hash,
+        expires=wait.expires,
+        answered_at=None,
+        answer=None,
+    )

@@ -1,0 +1,370 @@
+"""The journal's vocabulary: `RunEvent`s are facts of a run; live events are only streamed.
+
+Written by the loop through `Run`, read by recovery, results, costs and views. Invariant: changes
+are additive, or a new `v` with an upcaster in `store.codec` kept for ever.
+
+Only an OUTCOME (a class with `outcome = True`) satisfies a step of its `key`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from msgspec import Struct, field
+
+from roadworthy.limits import Phase
+from roadworthy.messages import JsonObject, Message, Reply, ToolResult
+from roadworthy.result import Decision, EndStatus, Reason, RunResult, WaitStatus
+
+class RunEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One fact. `key` names the step it belongs to; run_id, seq and at come from its row.
+
+    `payload` names the fields that hold text of users, models or tools: they are stored apart,
+    once per content, where they can be erased. at: microseconds since 1970 UTC.
+    """
+
+    v: ClassVar[int] = 1
+    outcome: ClassVar[bool] = False
+    payload: ClassVar[tuple[str, ...]] = ()
+
+    key: str = ""
+    run_id: str = ""
+    seq: int = 0
+    at: int = 0
+
+
+class RunStarted(RunEvent, frozen=True, kw_only=True):
+    """A request was accepted. `input` is the user's message as stored."""
+
+    payload = ("input", "options")
+
+    agent: str
+    fingerprint: str
+    input: Message
+    limits: JsonObject
+    options: JsonObject = field(default_factory=dict)
+    prices: str = ""
+    release: str = ""
+
+
+class SegmentStarted(RunEvent, frozen=True, kw_only=True):
+    """A process began to execute the run, from its start or after a wait or a crash."""
+
+    segment: int
+    epoch: int
+
+
+class DeclarationChanged(RunEvent, frozen=True, kw_only=True):
+    """The run goes on under a newer declaration than it started with."""
+
+    old: str
+    new: str
+    changed: tuple[str, ...] = ()
+
+
+class Noted(RunEvent, frozen=True, kw_only=True):
+    """Outcome of a step that reads something variable (time, instructions): its value."""
+
+    outcome = True
+    payload = ("value",)
+
+    value: Any = None
+
+
+class ModelIntended(RunEvent, frozen=True, kw_only=True):
+    """A paid call is about to be made; its worst case is reserved under `reservation`."""
+
+    attempt: int
+    model: str
+    reservation: str
+    nanos: int
+    input_bound: int
+    max_tokens: int
+    phase: Phase = "execute"
+    request_hash: str = ""
+
+
+class ModelReplied(RunEvent, frozen=True, kw_only=True):
+    """Outcome: the model answered, at this cost. micros: latency of the last attempt."""
+
+    outcome = True
+    payload = ("reply",)
+
+    attempt: int
+    model: str
+    reply: Reply
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int = 0
+    nanos: int = 0
+    micros: int = 0
+    phase: Phase = "execute"
+    request_hash: str = ""
+
+
+class ModelFailed(RunEvent, frozen=True, kw_only=True):
+    """One attempt failed. `assumed` nanos are charged at worst case when the truth is unknown."""
+
+    payload = ("message",)
+
+    attempt: int
+    model: str
+    code: str
+    message: str = ""
+    assumed: int = 0
+    retry_at: int | None = None
+    phase: Phase = "execute"
+    gave_up: bool = False
+
+
+class DecisionMade(RunEvent, frozen=True, kw_only=True):
+    """What the agent does next after a reply, and what else stood open."""
+
+    decision: Literal["use_tools", "ask_user", "answer", "escalate", "revise"]
+    tools: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+
+
+class ToolIntended(RunEvent, frozen=True, kw_only=True):
+    """A call with consequences is about to run under `idempotency_key`."""
+
+    payload = ("arguments",)
+
+    tool: str
+    arguments: JsonObject
+    arguments_hash: str
+    effect: Literal["read", "write", "irreversible"]
+    idempotency_key: str
+    attempt: int
+    nanos: int = 0
+
+
+class ToolAttemptFailed(RunEvent, frozen=True, kw_only=True):
+    """One attempt failed and another follows at `retry_at`."""
+
+    payload = ("message",)
+
+    tool: str
+    attempt: int
+    code: str
+    message: str = ""
+    applied: Literal["no", "unknown"] = "unknown"
+    retry_at: int | None = None
+
+
+class ToolOutcome(RunEvent, frozen=True, kw_only=True):
+    """Base of the three outcomes of a call. `result` is what the model is told."""
+
+    outcome = True
+    payload = ("arguments", "result")
+
+    tool: str
+    result: ToolResult
+    arguments: JsonObject = field(default_factory=dict)
+    arguments_hash: str = ""
+
+
+class ToolSucceeded(ToolOutcome, frozen=True, kw_only=True):
+    """The call ran. source: how the result came about; micros: latency; nanos: declared cost."""
+
+    result_hash: str = ""
+    effect: Literal["read", "write", "irreversible"] = "read"
+    source: Literal["call", "cache", "repeat", "reconciled", "person", "fallback"] = "call"
+    attempts: int = 1
+    micros: int = 0
+    nanos: int = 0
+
+
+class ToolFailed(ToolOutcome, frozen=True, kw_only=True):
+    """The call ran and failed; the model was told."""
+
+    code: str
+    result_hash: str = ""
+    effect: Literal["read", "write", "irreversible"] = "read"
+    attempts: int = 1
+    micros: int = 0
+    nanos: int = 0
+
+
+class ToolRefused(ToolOutcome, frozen=True, kw_only=True):
+    """The call never ran: unknown, malformed, out of bounds, rejected, or a sibling stopped it."""
+
+    code: str
+
+
+class BudgetRefused(RunEvent, frozen=True, kw_only=True):
+    """A reservation did not fit. need and left in nano-dollars or tokens, as `unit` says."""
+
+    scope: str
+    window: str
+    unit: Literal["usd", "tokens"]
+    need: int
+    left: int
+    busy: bool = False
+
+
+class BudgetWarned(RunEvent, frozen=True, kw_only=True):
+    """Spending crossed 50, 80 or 95 per cent of a bound."""
+
+    scope: str
+    window: str
+    unit: Literal["usd", "tokens"]
+    percent: int
+    cap: int
+
+
+class ReservationExceeded(RunEvent, frozen=True, kw_only=True):
+    """The true cost passed the reserved worst case. Recorded as it is; paid work stops."""
+
+    reserved: int
+    actual: int
+
+
+class VerdictGiven(RunEvent, frozen=True, kw_only=True):
+    """A guardrail objected to something, or changed it."""
+
+    payload = ("text",)
+
+    guardrail: str
+    stage: Literal["input", "output"]
+    action: Literal["allow", "redact", "revise", "block", "escalate"]
+    text: str = ""
+
+
+class LoopNoticed(RunEvent, frozen=True, kw_only=True):
+    """Outcome: the same state came again. `stopped`: it was the last time."""
+
+    outcome = True
+
+    kind: Literal["same_call", "cycle", "varied_call"]
+    tool: str
+    repeat: int
+    stopped: bool = False
+
+
+class ApprovalAsked(RunEvent, frozen=True, kw_only=True):
+    """A call waits for a person, bound to exactly these arguments."""
+
+    payload = ("arguments", "reason")
+
+    approval_id: str
+    tool: str
+    arguments: JsonObject
+    arguments_hash: str
+    asks: Literal["user", "operator"]
+    kind: Literal["approval", "unknown_outcome"] = "approval"
+    reason: str = ""
+    expires: int | None = None
+
+
+class ApprovalDecided(RunEvent, frozen=True, kw_only=True):
+    """A person decided a waiting call."""
+
+    outcome = True
+    payload = ("arguments", "note")
+
+    approval_id: str
+    decision: Decision
+    by: str
+    arguments: JsonObject | None = None
+    note: str = ""
+
+
+class InputReceived(RunEvent, frozen=True, kw_only=True):
+    """Outcome: the user answered a question of the agent."""
+
+    outcome = True
+    payload = ("input",)
+
+    input: Message
+
+
+class EscalationRaised(RunEvent, frozen=True, kw_only=True):
+    """The run should go to a person. Queued from part 4 on; until then it ends as partial."""
+
+    payload = ("detail",)
+
+    trigger: str
+    detail: str = ""
+
+
+class CancelRequested(RunEvent, frozen=True, kw_only=True):
+    """Somebody cancelled the run."""
+
+    by: str = ""
+
+
+class RunReopened(RunEvent, frozen=True, kw_only=True):
+    """An ended run goes on, after a limit or budget was raised."""
+
+    limits: JsonObject | None = None
+
+
+class Delivered(RunEvent, frozen=True, kw_only=True):
+    """Outcome: this text was handed to the user's channel."""
+
+    outcome = True
+    payload = ("text",)
+
+    text: str
+
+
+class RunWaiting(RunEvent, frozen=True, kw_only=True):
+    """The run waits, as a row: nothing is held meanwhile. deadline: microseconds UTC."""
+
+    payload = ("result",)
+
+    status: WaitStatus
+    kind: Literal["user", "person", "timer"]
+    result: RunResult[Any]
+    deadline: int | None = None
+
+
+class RunEnded(RunEvent, frozen=True, kw_only=True):
+    """The run is over. Unused reservations were released in the same commit."""
+
+    payload = ("result",)
+
+    status: EndStatus
+    reason: Reason
+    result: RunResult[Any]
+
+
+class TextDelta(Struct, frozen=True, kw_only=True):
+    """Live: a piece of the answer, already checked. offset in characters of this attempt."""
+
+    run_id: str
+    key: str
+    text: str
+    attempt: int = 1
+    offset: int = 0
+
+
+class TextReplaced(Struct, frozen=True, kw_only=True):
+    """Live: forget the text streamed so far and show this (a new attempt, or a late verdict)."""
+
+    run_id: str
+    key: str
+    text: str = ""
+
+
+class ToolProgress(Struct, frozen=True, kw_only=True):
+    """Live: what a long tool says it is doing."""
+
+    run_id: str
+    key: str
+    tool: str
+    text: str
+
+
+LiveEvent: TypeAlias = TextDelta | TextReplaced | ToolProgress
+StreamEvent: TypeAlias = RunEvent | LiveEvent
+
+
+def _leaves(cls: type[RunEvent]) -> list[type[RunEvent]]:
+    below = cls.__subclasses__()
+    return [leaf for sub in below for leaf in _leaves(sub)] if below else [cls]
+
+
+EVENT_TYPES: Mapping[str, type[RunEvent]] = {cls.__name__: cls for cls in _leaves(RunEvent)}

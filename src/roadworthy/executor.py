@@ -1,0 +1,451 @@
+"""From a run id to its next end or wait: claim, load, re-execute, hand over.
+
+The engine calls `execute`; `replay` does the same without touching anything. Invariant: whatever a
+run's own code does, its segment ends in a journaled state or is left for another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from roadworthy.agent import Agent
+from roadworthy.budget import Ledger
+from roadworthy.calls import ModelCalls
+from roadworthy.clock import MICROS, Clock
+from roadworthy.context import User
+from roadworthy.ending import Desk, close
+from roadworthy.errors import ConfigurationError, Fenced, PatternUnknown, StoreError
+from roadworthy.events import (
+    CancelRequested,
+    DeclarationChanged,
+    ModelIntended,
+    RunEnded,
+    RunEvent,
+    RunReopened,
+    RunStarted,
+    RunWaiting,
+    SegmentStarted,
+)
+from roadworthy.limits import Limits
+from roadworthy.live import Live
+from roadworthy.loop import converse
+from roadworthy.messages import Message
+from roadworthy.models.catalog import Catalog
+from roadworthy.result import RunResult
+from roadworthy.run import (
+    JournalPort,
+    Past,
+    Ports,
+    Position,
+    RecordEnds,
+    Run,
+    RunOptions,
+    Stop,
+    Unit,
+)
+from roadworthy.store import runs
+from roadworthy.store.codec import Seal
+from roadworthy.store.database import Database, Tx
+from roadworthy.store.journal import Journal
+from roadworthy.store.runs import RunRow, WaitRow
+from roadworthy.tool_calls import Hands, ToolCalls
+from roadworthy.tools.execution import ToolThreads
+from roadworthy.tools.outputs import OutputReader
+from roadworthy.transcript import transcript
+
+log = logging.getLogger("roadworthy.runtime")
+MOST_DEATHS = 3
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """What all runs of a process share."""
+
+    database: Database
+    journal: Journal
+    live: Live
+    clock: Clock
+    catalog: Catalog
+    ledger: Ledger
+    threads: ToolThreads
+    holder: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    async def read(self, query: Callable[[Tx], T]) -> T:
+        """A query in a thread of its own, on committed rows."""
+        return await asyncio.to_thread(self.database.read, query)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A run as recorded."""
+
+    row: RunRow
+    events: Sequence[RunEvent]
+    waits: Sequence[WaitRow]
+    history: Sequence[Message]
+    seal: Seal
+
+    @property
+    def started(self) -> RunStarted:
+        """Its first event."""
+        first = self.events[0]
+        assert isinstance(first, RunStarted)  # noqa: S101 - written in the run's first commit
+        return first
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A recorded run re-executed: where it would differ today, and what it comes to."""
+
+    differences: tuple[str, ...]
+    result: RunResult[Any] | None
+
+
+class Executor:
+    """Executes the runs of the registered patterns."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self._agents: dict[str, Agent[Any, Any]] = {}
+        self._desks: dict[str, Desk] = {}
+        self._active: dict[str, Run] = {}
+
+    # --- declarations --------------------------------------------------------------------
+
+    def register(self, agent: Agent[Any, Any]) -> None:
+        """Make an agent's runs executable here; a newer declaration of a name replaces the old."""
+        known = self._agents.get(agent.name)
+        if known is not agent:
+            self._agents[agent.name] = agent
+            self._desks[agent.name] = self._desk(agent)
+
+    def knows(self, name: str) -> bool:
+        """Whether runs of this pattern can execute here."""
+        return name in self._agents
+
+    def agent(self, name: str) -> Agent[Any, Any]:
+        """Raises: PatternUnknown."""
+        try:
+            return self._agents[name]
+        except KeyError:
+            raise PatternUnknown(
+                f"No pattern {name!r} is registered in this process. Open the runtime with it: "
+                f"Runtime(..., patterns=[{name}])."
+            ) from None
+
+    def desk(self, name: str) -> Desk:
+        """What a pattern works with. Raises: PatternUnknown."""
+        return self._desks[self.agent(name).name]
+
+    def _desk(self, agent: Agent[Any, Any]) -> Desk:
+        house = self.house
+        output = None
+        if agent.output is not None:
+            output = OutputReader(agent.output, native=agent.output_mode == "native")
+        return Desk(
+            agent=agent,
+            models=ModelCalls(house.ledger, house.catalog),
+            tools=ToolCalls(agent, Hands(ledger=house.ledger, threads=house.threads)),
+            output=output,
+        )
+
+    # --- executing -----------------------------------------------------------------------
+
+    async def execute(self, run_id: str) -> None:
+        """One segment: until the run ends or waits. A run that must not execute now is left."""
+        house = self.house
+        claimed = await house.journal.commit(
+            Unit(apply=lambda tx: runs.claim(tx, run_id, house.holder, house.clock.now()))
+        )
+        if not isinstance(claimed, tuple):
+            return
+        epoch, segment = claimed
+        loaded = await self.load(run_id)
+        if not self.knows(loaded.row.pattern):
+            log.warning("run %s waits for a process that has %r", run_id, loaded.row.pattern)
+            return
+        position = Position(run_id, epoch, len(loaded.events), loaded.seal)
+        run = self._build(loaded, position, house.journal)
+        self._active[run_id] = run
+        try:
+            await self._segment(run, loaded, segment)
+        except Fenced:
+            log.warning("run %s was taken over", run_id, extra={"run": run_id})
+        except StoreError as error:
+            log.error("run %s is left as it is: %s", run_id, error, extra={"run": run_id})
+        finally:
+            del self._active[run_id]
+
+    async def _segment(self, run: Run, loaded: Loaded, segment: int) -> None:
+        desk = self._desks[run.agent.name]
+        begun = SegmentStarted(segment=segment, epoch=run.position.epoch)
+        requested, commands = await self._commands(run)
+        now = self.house.clock.now()
+
+        def also(tx: Tx) -> None:
+            for command_id in commands:
+                runs.do_command(tx, command_id, now)
+
+        await run.record(begun, *_changes(loaded, run.agent), *requested, also=also)
+        try:
+            if _deaths(loaded.events) >= MOST_DEATHS:
+                raise Stop("poison", f"{MOST_DEATHS} processes died executing it; it is parked.")
+            async with AsyncExitStack() as stack:
+                await self._open_deps(run, stack)
+                result = await converse(run, desk)
+        except Stop as stop:
+            result = await close(run, desk, stop)
+        except StoreError:
+            raise
+        except ConfigurationError as error:
+            result = await close(run, desk, Stop("error", str(error)))
+        except Exception as error:  # border: a bug ends the run, never the process
+            log.exception("run %s failed", run.id, extra={"run": run.id})
+            result = await close(run, desk, Stop("error", f"{type(error).__name__}: {error}"))
+        log.info(
+            "%s %s: $%s", result.status, result.reason, result.usage.usd, extra={"run": run.id}
+        )
+
+    async def _open_deps(self, run: Run, stack: AsyncExitStack) -> None:
+        factory = run.agent.deps
+        if factory is None:
+            return
+        opened = factory(run.context())
+        if not hasattr(opened, "__aenter__"):
+            raise ConfigurationError(
+                f"Agent {run.agent.name!r}: deps must be an async context manager factory; put "
+                "@asynccontextmanager above an async generator that yields the dependencies."
+            )
+        run.deps = await stack.enter_async_context(opened)
+
+    async def _commands(self, run: Run) -> tuple[list[RunEvent], list[int]]:
+        """Take the commands left for this run; what they ask is journaled with its segment."""
+        left = await self.house.read(lambda tx: runs.commands_for(tx, run.id))
+        requested: list[RunEvent] = []
+        done: list[int] = []
+        for command_id, _, _, by in left:
+            requested.append(CancelRequested(by=by))
+            done.append(command_id)
+        if requested:
+            run.cancel()
+        return requested, done
+
+    async def obey(self, command_id: int, run_id: str, by: str) -> None:
+        """Carry out a command for a run that executes here."""
+        run, now = self._active.get(run_id), self.house.clock.now()
+        if run is not None:
+            run.cancel()
+            await run.record(
+                CancelRequested(by=by), also=lambda tx: runs.do_command(tx, command_id, now)
+            )
+
+    def executes(self, run_id: str) -> bool:
+        """Whether a run executes here now."""
+        return run_id in self._active
+
+    # --- loading -------------------------------------------------------------------------
+
+    async def load(self, run_id: str) -> Loaded:
+        """Everything recorded of a run, in one read. Raises: UnknownRun, StoreVersionError."""
+
+        def read(tx: Tx) -> Loaded:
+            row = runs.get(tx, run_id)
+            events = runs.events(tx, run_id)
+            history: list[Message] = []
+            if row.conversation is not None:
+                for earlier in runs.runs_before(tx, row.tenant, row.conversation, row.ordinal):
+                    history += transcript(runs.events(tx, earlier))
+            seal = Seal(runs.tenant_key_of(tx, row.tenant))
+            return Loaded(
+                row=row,
+                events=events,
+                waits=runs.waits(tx, run_id),
+                history=history,
+                seal=seal,
+            )
+
+        return await self.house.read(read)
+
+    def _build(self, loaded: Loaded, position: Position, journal: JournalPort) -> Run:
+        row, started = loaded.row, loaded.started
+        agent = self.agent(row.pattern)
+        options = options_from(started.options)
+        reopened = [e for e in loaded.events if isinstance(e, RunReopened)]
+        if reopened and reopened[-1].limits is not None:
+            options = options_with_limits(options, reopened[-1].limits)
+        run = Run(
+            agent=agent,
+            user=User(row.user, row.tenant),
+            conversation=row.conversation,
+            options=options,
+            position=position,
+            past=_past(loaded),
+            ports=Ports(journal=journal, live=self.house.live, clock=self.house.clock),
+            messages=[*options.history, *loaded.history, started.input],
+        )
+        if _is_cancelled(loaded.events):
+            run.cancel()
+        return run
+
+    async def result(self, run_id: str) -> RunResult[Any] | None:
+        """The latest result of a run: its end, or what it waits for. None while it executes."""
+        row = await self.house.read(lambda tx: runs.get(tx, run_id))
+        if row.status in ("queued", "running"):
+            return None
+        loaded = await self.load(run_id)
+        return self.last_result(loaded.events, row.pattern)
+
+    def last_result(self, events: Iterable[RunEvent], pattern: str) -> RunResult[Any] | None:
+        """The result in the last RunEnded or RunWaiting, its output typed where possible."""
+        found: RunResult[Any] | None = None
+        for event in events:
+            if isinstance(event, RunEnded | RunWaiting):
+                found = event.result
+        return None if found is None else self.typed(found, pattern)
+
+    def typed(self, result: RunResult[Any], pattern: str) -> RunResult[Any]:
+        """The result with its output as the declared type (plain data for unknown patterns)."""
+        desk = self._desks.get(pattern)
+        if result.output is None or desk is None or desk.output is None:
+            return result
+        return msgspec.structs.replace(result, output=desk.output.load(result.output))
+
+    # --- replay --------------------------------------------------------------------------
+
+    async def replay(self, run_id: str) -> Replayed:
+        """Re-execute a recorded run with no model and no tool call, and compare.
+
+        Raises: UnknownRun, PatternUnknown.
+        """
+        loaded = await self.load(run_id)
+        desk = self._desks[self.agent(loaded.row.pattern).name]
+        position = Position(run_id, -1, len(loaded.events), loaded.seal)
+        run = self._build(loaded, position, self.house.journal)
+        differences: list[str] = []
+        run.differences = differences
+        result = None
+        try:
+            result = await converse(run, desk)
+        except RecordEnds as end:
+            recorded = self.last_result(loaded.events, loaded.row.pattern)
+            if recorded is not None and recorded.over:
+                differences.append(f"{end}: the recorded run ended before this step")
+        recorded = self.last_result(loaded.events, loaded.row.pattern)
+        if result is not None and recorded is not None:
+            for name in ("status", "reason", "text"):
+                now, then = getattr(result, name), getattr(recorded, name)
+                if recorded.over and now != then:
+                    differences.append(f"{name}: recorded {then!r}, now {now!r}")
+        return Replayed(tuple(differences), result)
+
+
+def options_to(options: RunOptions) -> Mapping[str, Any]:
+    """Options as plain data, for the journal; {} when none are set."""
+    plain: dict[str, Any] = {}
+    if options.model is not None:
+        plain["model"] = options.model
+    if options.limits is not None:
+        plain["limits"] = options.limits.declared()
+    if options.tags:
+        plain["tags"] = dict(options.tags)
+    if options.history:
+        plain["history"] = msgspec.to_builtins(list(options.history))
+    return plain
+
+
+def options_from(plain: Mapping[str, Any]) -> RunOptions:
+    """Options back from the journal."""
+    from_limits = plain.get("limits")
+    options = RunOptions(
+        model=plain.get("model"),
+        tags=plain.get("tags", {}),
+        history=msgspec.convert(plain.get("history", []), list[Message]),
+    )
+    return options if from_limits is None else options_with_limits(options, from_limits)
+
+
+def options_with_limits(options: RunOptions, limits: Mapping[str, Any]) -> RunOptions:
+    """The options with limits from the journal."""
+    return dataclasses.replace(options, limits=Limits(**limits))
+
+
+def _past(loaded: Loaded) -> Past:
+    outcomes: dict[str, RunEvent] = {}
+    attempts: dict[str, list[RunEvent]] = {}
+    reserved, seconds, reopened, begun = False, 0.0, 0, None
+    last = 0
+    for event in loaded.events:
+        if isinstance(event, SegmentStarted):
+            seconds += (last - begun) / MICROS if begun is not None else 0.0
+            begun = event.at
+        elif isinstance(event, RunReopened):
+            reserved, reopened = False, reopened + 1
+        elif isinstance(event, ModelIntended):
+            reserved = True
+        last = event.at
+        if event.outcome:
+            outcomes[event.key] = event
+        elif event.key:
+            attempts.setdefault(event.key, []).append(event)
+    seconds += (last - begun) / MICROS if begun is not None else 0.0
+    return Past(
+        outcomes=outcomes,
+        attempts=attempts,
+        answers=_answers(loaded.waits),
+        earlier_seconds=seconds,
+        reopened=reopened,
+        reserved=reserved,
+    )
+
+
+def _answers(waits: Sequence[WaitRow]) -> dict[str, Mapping[str, Any]]:
+    found: dict[str, Mapping[str, Any]] = {}
+    for wait in waits:
+        if wait.answered_at is not None and wait.answer is not None:
+            answer = dict(wait.answer)
+            if "input" in answer:
+                answer["input"] = msgspec.convert(answer["input"], Message)
+            found[wait.key] = answer
+    return found
+
+
+def _deaths(events: Sequence[RunEvent]) -> int:
+    """How many segments in a row ended without an outcome, a wait or an end."""
+    deaths = 0
+    for event in reversed(events):
+        if isinstance(event, SegmentStarted):
+            deaths += 1
+        elif event.outcome or isinstance(event, RunWaiting | RunEnded | RunReopened):
+            break
+    return deaths
+
+
+def _is_cancelled(events: Sequence[RunEvent]) -> bool:
+    cancelled = False
+    for event in events:
+        if isinstance(event, CancelRequested):
+            cancelled = True
+        elif isinstance(event, RunReopened):
+            cancelled = False
+    return cancelled
+
+
+def _changes(loaded: Loaded, agent: Agent[Any, Any]) -> list[RunEvent]:
+    """A declaration that changed since the run last executed is on record."""
+    known = loaded.started.fingerprint
+    for event in loaded.events:
+        if isinstance(event, DeclarationChanged):
+            known = event.new
+    now = agent.fingerprint
+    return [] if now == known else [DeclarationChanged(old=known, new=now)]
+

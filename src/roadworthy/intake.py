@@ -1,0 +1,224 @@
+"""What comes in: requests, answers, decisions, reopenings; each durable before it is acted on.
+
+The runtime's methods call it. Invariant: a request is one run however often it is sent, and a wait
+is answered once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+from msgspec.structs import replace
+
+from roadworthy.agent import Agent
+from roadworthy.context import User
+from roadworthy.errors import ConversationBusy, NotResumable, RunError, UnknownApproval
+from roadworthy.events import RunReopened, RunStarted
+from roadworthy.executor import Executor, options_to
+from roadworthy.limits import Limits
+from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
+from roadworthy.result import Reason
+from roadworthy.run import Position, RunOptions, Unit
+from roadworthy.store import runs
+from roadworthy.store.codec import Seal
+from roadworthy.store.database import Tx
+from roadworthy.store.journal import append_outside
+from roadworthy.store.runs import NewRun
+from roadworthy.tools.registry import Refused
+
+RELEASE = "0.1.0"
+MOST_INPUT = 2_000_000
+_RESUMABLE: tuple[Reason, ...] = (
+    "turn_limit",
+    "tool_call_limit",
+    "time_limit",
+    "budget",
+    "loop",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request as accepted."""
+
+    pattern: Agent[Any, Any]
+    input: Message
+    user: User
+    conversation: str | None
+    key: str | None
+    options: RunOptions
+
+    @property
+    def body_hash(self) -> str:
+        """What makes a repeated request the same one."""
+        return runs.body_hash(
+            [
+                self.pattern.name,
+                msgspec.to_builtins(self.input),
+                self.user.id,
+                self.conversation,
+                options_to(self.options),
+            ]
+        )
+
+
+class Intake:
+    """The incoming side of one process."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._house = executor.house
+        self._seals: dict[str, Seal] = {}
+
+    async def accept(self, request: Request) -> str:
+        """The id of the new run, of the one this key made before, or of the one that asked.
+
+        Raises: IdempotencyConflict, ConversationBusy, StoreError.
+        """
+        now = self._house.clock.now()
+        run_id = f"run_{now:x}{secrets.token_hex(5)}"
+        seal = await self.seal(request.user.tenant)
+        new, started = self._new(run_id, request)
+        declared = msgspec.json.encode(request.pattern.declared()).decode()
+
+        def apply(tx: Tx) -> str:
+            known = runs.known_run(tx, new)
+            if known is not None:
+                return known
+            if request.conversation is not None:
+                asking = _asking(tx, request, seal, now)
+                if asking is not None:
+                    return asking
+            runs.add_run(tx, new, declared, now)
+            tx.emit(started)
+            return run_id
+
+        position = Position(run_id, 0, 0, seal)
+        return cast(str, await self._house.journal.commit(Unit(position=position, apply=apply)))
+
+    async def answer(self, wait_id: str, run_id: str, answer: Mapping[str, Any]) -> None:
+        """Answer a wait once and make its run executable. Raises: UnknownApproval."""
+        row = await self._house.read(lambda tx: runs.get(tx, run_id))
+        seal = await self.seal(row.tenant)
+        now = self._house.clock.now()
+
+        def apply(tx: Tx) -> bool:
+            answered = runs.answer_wait(tx, wait_id, answer, seal, now)
+            runs.wake(tx, run_id, now)
+            return answered
+
+        if await self._house.journal.commit(Unit(apply=apply)) is not True:
+            raise UnknownApproval(f"{wait_id!r} was decided by somebody else meanwhile.")
+
+    async def check_edit(
+        self, run_id: str, tool: str, arguments: Mapping[str, Json] | None
+    ) -> None:
+        """Raises: RunError: the edited arguments do not fit the tool."""
+        if arguments is None:
+            raise RunError('"edit" needs arguments=.')
+        row = await self._house.read(lambda tx: runs.get(tx, run_id))
+        checked = self._executor.desk(row.pattern).tools.registry.check(
+            ToolCall(tool, dict(arguments))
+        )
+        if isinstance(checked, Refused):
+            raise RunError(checked.message)
+
+    async def reopen(self, run_id: str, limits: Limits | None) -> None:
+        """Make an ended run executable again. Raises: NotResumable."""
+        row = await self._house.read(lambda tx: runs.get(tx, run_id))
+        seal = await self.seal(row.tenant)
+        now = self._house.clock.now()
+        event = RunReopened(limits=None if limits is None else limits.declared())
+
+        def apply(tx: Tx) -> None:
+            current = runs.get(tx, run_id)
+            if current.status not in ("partial", "stopped") or current.reason not in _RESUMABLE:
+                raise NotResumable(
+                    f"Run {run_id} is {current.status} ({current.reason}); only runs that a limit "
+                    "or a budget ended can be resumed. Start a new run."
+                )
+            if runs.has_later(tx, current):
+                raise NotResumable(f"The conversation of run {run_id} has gone on; start a new run.")
+            append_outside(tx, run_id, event, seal, (runs.last_seq(tx, run_id) + 1, now))
+            runs.wake(tx, run_id, now)
+
+        await self._house.journal.commit(Unit(apply=apply))
+
+    async def seal(self, tenant: str) -> Seal:
+        """The tenant's payload key, made on first use."""
+        if tenant not in self._seals:
+            fresh = secrets.token_bytes(32)
+            key = await self._house.journal.commit(
+                Unit(apply=lambda tx: runs.tenant_key(tx, tenant, fresh))
+            )
+            self._seals[tenant] = Seal(cast(bytes, key))
+        return self._seals[tenant]
+
+    def _new(self, run_id: str, request: Request) -> tuple[NewRun, RunStarted]:
+        agent = request.pattern
+        new = NewRun(
+            id=run_id,
+            tenant=request.user.tenant,
+            user=request.user.id,
+            conversation=request.conversation,
+            pattern=agent.name,
+            fingerprint=agent.fingerprint,
+            idempotency_key=request.key,
+            body_hash=request.body_hash,
+        )
+        started = RunStarted(
+            agent=agent.name,
+            fingerprint=new.fingerprint,
+            input=request.input,
+            limits=(request.options.limits or agent.limits).declared(),
+            options=options_to(request.options),
+            prices=self._house.catalog.prices,
+            release=RELEASE,
+        )
+        return new, started
+
+
+def checked_input(given: UserInput) -> Message:
+    """The user's words as a message; broken Unicode is replaced.
+
+    Raises: RunError: empty or too large.
+    """
+    message = Message.user(given)
+    parts = tuple(
+        replace(part, text=part.text.encode("utf-8", "replace").decode())
+        if isinstance(part, Text)
+        else part
+        for part in message.parts
+    )
+    files = any(isinstance(part, File) for part in parts)
+    if not message.text.strip() and not files:
+        raise RunError("The input is empty. Send some text or a file.")
+    if len(message.text) > MOST_INPUT:
+        raise RunError(
+            f"The input has {len(message.text):,} characters, at most {MOST_INPUT:,} are taken. "
+            "Send the essential part, or give it as a File to a tool."
+        )
+    return replace(message, parts=parts)
+
+
+def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> str | None:
+    """A message to a conversation whose active run asks the user is the answer to it."""
+    active = runs.active_run(tx, request.user.tenant, request.conversation or "")
+    if active is None:
+        return None
+    for wait in runs.waits(tx, active):
+        if wait.kind == "user" and wait.answered_at is None:
+            answer = {"input": msgspec.to_builtins(request.input)}
+            runs.answer_wait(tx, wait.id, answer, seal, now)
+            runs.wake(tx, active, now)
+            return active
+    if request.options.when_busy == "reject":
+        raise ConversationBusy(
+            f"Conversation {request.conversation!r} has an active run ({active}). Wait for it, or "
+            'send with when_busy="queue".'
+        )
+    return None

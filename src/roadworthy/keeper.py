@@ -1,0 +1,116 @@
+"""What a runtime does beside runs: hold the file's lease, hear other processes, mind deadlines.
+
+The runtime starts one per process. Invariant: only the lease holder executes runs; the others
+leave commands and rows that it finds within 50 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from roadworthy.engine.inline import InlineEngine
+from roadworthy.errors import StoreError
+from roadworthy.executor import Executor
+from roadworthy.run import Unit
+from roadworthy.store import runs
+from roadworthy.store.codec import Seal
+from roadworthy.store.database import Tx
+from roadworthy.store.ownership import RENEW_SECONDS, leave, take, this_process
+
+log = logging.getLogger("roadworthy.runtime")
+POLL_SECONDS = 0.05
+
+
+class Keeper:
+    """The housekeeping of one process."""
+
+    def __init__(self, executor: Executor, engine: InlineEngine) -> None:
+        self._executor = executor
+        self._house = executor.house
+        self._engine = engine
+        self._me = this_process(executor.house.holder)
+        self._seen = -1
+        self._tasks: list[asyncio.Task[None]] = []
+        self.owner = False
+
+    async def open(self) -> None:
+        """Take the lease if it is free and start what is unfinished."""
+        self._watch = self._house.database.connect()
+        await self._renew()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._keep()), loop.create_task(self._listen())]
+
+    async def close(self) -> None:
+        """Stop, and give the lease up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        if self.owner:
+            await self._house.journal.commit(Unit(apply=lambda tx: leave(tx, self._me)))
+
+    async def start_unfinished(self) -> None:
+        """Hand every executable run to the engine."""
+        for run_id, pattern in await self._house.read(runs.unfinished):
+            if self._executor.knows(pattern) and run_id not in self._engine.running:
+                self._engine.start(run_id)
+
+    async def _renew(self) -> None:
+        now = self._house.clock.now()
+        try:
+            held = await self._house.journal.commit(
+                Unit(apply=lambda tx: take(tx, self._me, now))
+            )
+        except StoreError as error:
+            log.error("the lease cannot be renewed: %s", error)
+            return
+        if held and not self.owner:
+            self.owner = True
+            await self.start_unfinished()
+        elif not held and self.owner:
+            log.warning("another process executes the runs of this store now")
+            self.owner = False
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)  # noqa: TID251 - real: another process counts on it
+            await self._renew()
+            if self.owner:
+                await self._expire()
+
+    async def _listen(self) -> None:
+        """Another process's commit changes SQLite's data_version; then look what it left."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)  # noqa: TID251 - a poll of a file, not of run time
+            version = self._watch.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._seen:
+                self._seen = version
+                if self.owner:
+                    try:
+                        await self.hear()
+                    except StoreError as error:
+                        log.error("commands cannot be read: %s", error)
+
+    async def hear(self) -> None:
+        """Carry out what was left for runs of this process, and start what is executable."""
+        for command_id, run_id, _, by in await self._house.read(runs.commands):
+            if self._executor.executes(run_id):
+                await self._executor.obey(command_id, run_id, by)
+        await self.start_unfinished()
+
+    async def _expire(self) -> None:
+        """A wait whose deadline has passed is answered with its safe default: no."""
+        now = self._house.clock.now()
+        due = await self._house.read(lambda tx: runs.due_waits(tx, now))
+        for wait_id in due:
+
+            def answer(tx: Tx, wait_id: str = wait_id) -> None:
+                wait = runs.wait_by_id(tx, wait_id)
+                if wait is not None:
+                    row = runs.get(tx, wait.run_id)
+                    seal = Seal(runs.tenant_key_of(tx, row.tenant))
+                    reply = {"decision": "reject", "by": "", "note": "Nobody decided in time."}
+                    runs.answer_wait(tx, wait_id, reply, seal, now)
+                    runs.wake(tx, wait.run_id, now)
+
+            await self._house.journal.commit(Unit(apply=answer))

@@ -1,0 +1,72 @@
+"""Whoever watches a run now, in this process: streams of events, and who waits for an end.
+
+The journal publishes committed events here, the loop live ones. Invariant: a slow or gone watcher
+never holds a run up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from roadworthy.events import LiveEvent, RunEnded, RunEvent, RunWaiting, StreamEvent
+
+log = logging.getLogger("roadworthy.runtime")
+_MOST_BEHIND = 10_000
+
+
+class Live:
+    """Fan-out by run id. Used on one event loop only."""
+
+    def __init__(self, hook: Callable[[StreamEvent], None] | None = None) -> None:
+        self._watchers: defaultdict[str, list[asyncio.Queue[StreamEvent]]] = defaultdict(list)
+        self._expecting: defaultdict[str, list[asyncio.Event]] = defaultdict(list)
+        self._hook = hook
+
+    def watch(self, run_id: str) -> asyncio.Queue[StreamEvent]:
+        """A queue that gets what is published from now on."""
+        queue: asyncio.Queue[StreamEvent] = asyncio.Queue(_MOST_BEHIND)
+        self._watchers[run_id].append(queue)
+        return queue
+
+    def leave(self, run_id: str, queue: asyncio.Queue[StreamEvent]) -> None:
+        """Stop watching."""
+        self._watchers[run_id].remove(queue)
+        if not self._watchers[run_id]:
+            del self._watchers[run_id]
+
+    def expect(self, run_id: str) -> asyncio.Event:
+        """An event that is set when the run ends or waits."""
+        signal = asyncio.Event()
+        self._expecting[run_id].append(signal)
+        return signal
+
+    def forget(self, run_id: str, signal: asyncio.Event) -> None:
+        """Stop expecting."""
+        self._expecting[run_id].remove(signal)
+        if not self._expecting[run_id]:
+            del self._expecting[run_id]
+
+    def watched(self, run_id: str) -> bool:
+        """Whether anybody streams this run."""
+        return run_id in self._watchers
+
+    def publish(self, run_id: str, event: LiveEvent | RunEvent) -> None:
+        """Show an event. A watcher too far behind loses it and re-reads the journal."""
+        if self._hook is not None:
+            self._tell(event)
+        for queue in self._watchers.get(run_id, ()):
+            if not queue.full():
+                queue.put_nowait(event)
+        if isinstance(event, RunEnded | RunWaiting):
+            for signal in self._expecting.get(run_id, ()):
+                signal.set()
+
+    def _tell(self, event: LiveEvent | RunEvent) -> None:
+        try:
+            assert self._hook is not None  # noqa: S101 - asked by the only caller
+            self._hook(event)
+        except Exception:  # noqa: BLE001 - border: a user's hook only looks on
+            log.warning("on_event failed", exc_info=True)

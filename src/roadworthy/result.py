@@ -1,0 +1,110 @@
+"""What a run comes to: `RunResult`, its `Report`, and what it waits for.
+
+Made by the loop, journaled in `RunEnded` and `RunWaiting`, handed to callers. Invariant: `text`
+is always what the user may see, whatever the status.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeAlias
+
+from msgspec import Struct, field
+from typing_extensions import TypeVar
+
+from roadworthy.errors import RunNotCompleted
+from roadworthy.limits import Usage
+from roadworthy.messages import JsonObject
+
+Output = TypeVar("Output", default=Any)
+
+EndStatus: TypeAlias = Literal["completed", "partial", "stopped", "failed"]
+WaitStatus: TypeAlias = Literal["waiting", "escalated"]
+Status: TypeAlias = Literal[
+    "queued", "running", "waiting", "escalated", "completed", "partial", "stopped", "failed"
+]
+ENDS: tuple[EndStatus, ...] = ("completed", "partial", "stopped", "failed")
+
+Reason: TypeAlias = Literal[
+    "answered",
+    "turn_limit",
+    "tool_call_limit",
+    "time_limit",
+    "plan_limit",
+    "budget",
+    "loop",
+    "cancelled",
+    "guardrail",
+    "escalated",
+    "model_failed",
+    "model_rejected",
+    "invalid_output",
+    "declaration_changed",
+    "tool_unknown_outcome",
+    "poison",
+    "error",
+    "waiting",
+]
+Decision: TypeAlias = Literal["approve", "edit", "reject", "respond"]
+
+
+class Approval(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One call that waits for a person.
+
+    kind "approval": may it run? kind "unknown_outcome": did it happen? Then `approve` means "it
+    did not, run it", `respond` "it did, this is its result", `reject` "leave it".
+    expires: microseconds since 1970 UTC, or None.
+    """
+
+    id: str
+    run_id: str
+    tool: str
+    arguments: JsonObject
+    asks: Literal["user", "operator"] = "operator"
+    kind: Literal["approval", "unknown_outcome"] = "approval"
+    reason: str = ""
+    expires: int | None = None
+
+
+class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The status report every run ends with: what was done, what is missing, why, and spent."""
+
+    done: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    why: str = ""
+
+
+class RunResult(Struct, Generic[Output], frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to `rt.run`.
+
+    status: how it ended, or `waiting` / `escalated` (not over). reason: why, as a code.
+    text: what the user may see. output: the typed answer of a completed run with `output=`.
+    waiting: approvals that hold the run up. question: what the agent asks the user.
+    """
+
+    run_id: str
+    status: Status
+    reason: Reason
+    text: str = ""
+    output: Output | None = None
+    report: Report = field(default_factory=Report)
+    usage: Usage = field(default_factory=Usage)
+    waiting: tuple[Approval, ...] = ()
+    question: str | None = None
+    conversation: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended (`waiting` and `escalated` have not)."""
+        return self.status in ENDS
+
+    def unwrap(self) -> Output:
+        """The output of a completed run (its text when no `output=` was declared).
+
+        Raises: RunNotCompleted: the run ended otherwise; the message says how and why.
+        """
+        if self.status != "completed":
+            raise RunNotCompleted(
+                f"Run {self.run_id} is {self.status} ({self.reason}): "
+                f"{self.report.why or 'no further detail'}"
+            )
+        return self.output if self.output is not None else self.text  # type: ignore[return-value]

@@ -1,0 +1,491 @@
+"""One run in execution: its recorded outcomes, its messages, and `step`, the one door to effects.
+
+`runtime` builds it, `loop` and what lies between use it. Invariant: a step whose outcome is
+recorded is never executed again; everything that decides between steps comes from records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
+
+from roadworthy.agent import Agent
+from roadworthy.clock import Clock
+from roadworthy.context import RunContext, User
+from roadworthy.events import (
+    LiveEvent,
+    ModelFailed,
+    ModelIntended,
+    ModelReplied,
+    Noted,
+    RunEvent,
+    TextDelta,
+    TextReplaced,
+    ToolAttemptFailed,
+    ToolIntended,
+    ToolOutcome,
+    ToolProgress,
+    ToolSucceeded,
+)
+from roadworthy.limits import Limits, Phase, PhaseUsage, Usage
+from roadworthy.messages import Message
+from roadworthy.result import Reason
+from roadworthy.transcript import runtime_note
+
+T = TypeVar("T")
+OutcomeT = TypeVar("OutcomeT", bound=RunEvent)
+
+
+# --- what is committed together ------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a run's journal stands, held by the process that executes it. `seal` is the store's."""
+
+    run_id: str
+    epoch: int
+    next_seq: int
+    seal: Any
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Returned by a unit's `apply`: undo what it did and journal these events instead."""
+
+    events: tuple[RunEvent, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit(Generic[T]):
+    """Events of one run, and `apply` for other rows, in one transaction.
+
+    `apply` is a plain function of the store's transaction: it may be repeated and does no I/O;
+    what it returns is the unit's result. `must`: an outcome in hand, kept and retried while the
+    store cannot commit.
+    """
+
+    position: Position | None = None
+    events: Sequence[RunEvent] = ()
+    apply: Callable[[Any], T | Refusal] | None = None
+    must: bool = False
+
+
+class JournalPort(Protocol):
+    """The store's writer, or the refusing one of a replay."""
+
+    def post(self, unit: Unit[T]) -> asyncio.Future[T]:
+        """Queue; the future resolves once it is durable."""
+        ...
+
+    async def commit(self, unit: Unit[T]) -> T | Refusal:
+        """Queue and wait until it is durable."""
+        ...
+
+
+class LivePort(Protocol):
+    """Whoever watches a run now."""
+
+    def publish(self, run_id: str, event: LiveEvent) -> None:
+        """Show a live event; nobody watching is fine."""
+        ...
+
+    def watched(self, run_id: str) -> bool:
+        """Whether anybody streams this run."""
+        ...
+
+
+# --- stops: how a run's code is left -------------------------------------------------------
+
+
+class Stop(Exception):
+    """The run ends here. Caught once, in `loop`; carries how and why."""
+
+    def __init__(self, reason: Reason, why: str, *, text: str | None = None) -> None:
+        super().__init__(why)
+        self.reason: Reason = reason
+        self.why = why
+        self.text = text
+
+
+class Suspend(Exception):
+    """The run waits; `waits` are the rows that will wake it."""
+
+    def __init__(self, waits: Sequence[Wait]) -> None:
+        super().__init__("waiting")
+        self.waits = tuple(waits)
+
+
+class RecordEnds(Exception):
+    """A replay came to a step that was never recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """One thing a run waits for: a person's decision on a call, or the user's answer."""
+
+    id: str
+    key: str
+    kind: Literal["user", "approval", "unknown_outcome"]
+    detail: Any
+    tool: str = ""
+    asks: Literal["user", "operator"] = "operator"
+    arguments_hash: str = ""
+    reason: str = ""
+    expires: int | None = None
+
+
+# --- the run -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Overrides of one run, journaled so that a resumed run keeps them.
+
+    model: a tier or `provider:name`. limits: replaces the agent's. tags: for reports. history:
+    earlier messages of a conversation begun elsewhere. when_busy: what a message does while the
+    conversation's active run is not over.
+    """
+
+    model: str | None = None
+    limits: Limits | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    history: Sequence[Message] = ()
+    when_busy: Literal["queue", "reject"] = "queue"
+
+
+@dataclass(frozen=True)
+class Done(Generic[OutcomeT]):
+    """What an effect came to: its outcome, facts beside it, and rows to change with it.
+
+    `then` is called once they are durable. `free`: a read without cost; repeating it after a crash is harmless, so its commit may ride
+    with the next one.
+    """
+
+    outcome: OutcomeT
+    beside: tuple[RunEvent, ...] = ()
+    also: Callable[[Any], Any] | None = None
+    then: Callable[[], None] | None = None
+    free: bool = False
+
+
+@dataclass
+class Meter:
+    """What the run has used, counted from recorded events only."""
+
+    turns: int = 0
+    tool_calls: int = 0
+    replies: int = 0
+    failures: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    nanos: int = 0
+    assumed: int = 0
+    earlier_seconds: float = 0.0
+    by_phase: dict[Phase, PhaseUsage] = field(default_factory=dict)
+
+    def count(self, event: RunEvent) -> None:
+        """Add one event."""
+        if isinstance(event, ModelReplied):
+            self.replies += 1
+            self.input_tokens += event.input_tokens
+            self.output_tokens += event.output_tokens
+            self.cache_read_tokens += event.cache_read_tokens
+            self.nanos += event.nanos
+            self._phase(event.phase, event.input_tokens, event.output_tokens, event.nanos)
+        elif isinstance(event, ModelFailed):
+            self.failures += event.code != "crashed"
+            self.assumed += event.assumed
+            self._phase("recover", 0, 0, event.assumed)
+        elif isinstance(event, ToolSucceeded):
+            self.tool_calls += 1
+            self.nanos += event.nanos
+        elif isinstance(event, ToolOutcome):
+            self.nanos += getattr(event, "nanos", 0)
+            self.tool_calls += hasattr(event, "nanos")
+
+    def usage(self, seconds: float) -> Usage:
+        """As a value. seconds: active time of this segment."""
+        return Usage(
+            turns=self.turns,
+            tool_calls=self.tool_calls,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cache_read_tokens=self.cache_read_tokens,
+            nanos=self.nanos,
+            assumed_nanos=self.assumed,
+            seconds=round(self.earlier_seconds + seconds, 3),
+            by_phase=dict(self.by_phase),
+        )
+
+    def _phase(self, phase: Phase, tokens_in: int, tokens_out: int, nanos: int) -> None:
+        old = self.by_phase.get(phase, PhaseUsage())
+        self.by_phase[phase] = PhaseUsage(
+            input_tokens=old.input_tokens + tokens_in,
+            output_tokens=old.output_tokens + tokens_out,
+            nanos=old.nanos + nanos,
+        )
+
+
+@dataclass(slots=True)
+class Known:
+    """How much of the messages a model has counted exactly, and their running hash."""
+
+    model: str = ""
+    fixed: int = -1
+    counted: int = 0
+    tokens: int = 0
+    hash: bytes = b""
+    hashed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What is recorded of a run, by step key."""
+
+    outcomes: Mapping[str, RunEvent] = field(default_factory=dict)
+    attempts: Mapping[str, Sequence[RunEvent]] = field(default_factory=dict)
+    answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    earlier_seconds: float = 0.0
+    reopened: int = 0
+    reserved: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """The outside of a run."""
+
+    journal: JournalPort
+    live: LivePort
+    clock: Clock
+
+
+class Run:
+    """One run in execution. `messages` grows by what is recorded, never changes behind."""
+
+    def __init__(
+        self,
+        *,
+        agent: Agent[Any, Any],
+        user: User,
+        conversation: str | None,
+        options: RunOptions,
+        position: Position,
+        past: Past,
+        ports: Ports,
+        messages: list[Message],
+    ) -> None:
+        self.id = position.run_id
+        self.agent = agent
+        self.user = user
+        self.conversation = conversation
+        self.options = options
+        self.limits = options.limits or agent.limits
+        self.position = position
+        self.messages = messages
+        self.meter = Meter(earlier_seconds=past.earlier_seconds)
+        self.past = past
+        self.clock = ports.clock
+        self.live = ports.live
+        self.known = Known()
+        self.reserved = past.reserved  # whether the closing answer's reserve is held
+        self.done: list[str] = []  # for the report: what succeeded
+        self.effects_done: dict[str, ToolSucceeded] = {}  # since the user last spoke
+        self.deps: Any = None
+        self.turn = 0
+        self.warned = 0  # per cent of the limits the model was last told about
+        self.cancelled = False
+        self.differences: list[str] | None = None  # collected by a replay, else None
+        self._journal = ports.journal
+        self._started = ports.clock.monotonic()
+        self._pending: list[asyncio.Future[Any]] = []
+        self._scopes: set[asyncio.Timeout] = set()
+
+    # --- effects -------------------------------------------------------------------------
+
+    async def step(
+        self,
+        key: str,
+        effect: Callable[[], Awaitable[Done[OutcomeT]]],
+        verify: Callable[[OutcomeT], None] | None = None,
+    ) -> OutcomeT:
+        """The outcome recorded under `key`, or do `effect` once and record its outcome.
+
+        `verify` compares a recorded outcome with what would be asked now; only a replay calls it.
+        Raises: what `effect` raises; Fenced, StoreUnavailable.
+        """
+        for event in self.past.attempts.get(key, ()):
+            self.meter.count(event)
+        known = self.past.outcomes.get(key)
+        if known is not None:
+            outcome = cast(OutcomeT, known)
+            if self.differences is not None and verify is not None:
+                verify(outcome)
+        else:
+            if self.differences is not None:
+                raise RecordEnds(key)
+            self.check_cancelled()
+            done = await effect()
+            outcome = done.outcome
+            unit: Unit[Any] = Unit(
+                position=self.position, events=(outcome, *done.beside), apply=done.also, must=True
+            )
+            if done.free:
+                self._pending.append(self._journal.post(unit))
+            else:
+                await self._settled(self._journal.commit(unit))
+            if done.then is not None:
+                done.then()
+        self.meter.count(outcome)
+        return outcome
+
+    async def record(
+        self, *events: RunEvent, also: Callable[[Any], T] | None = None, must: bool = False
+    ) -> T | Refusal:
+        """Facts that satisfy no step: intents, failed attempts, notices."""
+        if self.differences is not None:
+            raise RecordEnds(events[0].key if events else "")
+        for event in events:
+            if isinstance(event, ModelFailed):
+                self.meter.count(event)
+        return await self._settled(
+            self._journal.commit(Unit(position=self.position, events=events, apply=also, must=must))
+        )
+
+    async def value(self, key: str, read: Callable[[], Any]) -> Any:
+        """Something variable (time, an instruction function), read once and recorded."""
+
+        async def effect() -> Done[Noted]:
+            return Done(Noted(key=key, value=read()), free=True)
+
+        return (await self.step(key, effect)).value
+
+    async def flushed(self) -> None:
+        """Wait until everything this run posted is durable."""
+        pending, self._pending = self._pending, []
+        for future in pending:
+            await asyncio.shield(future)
+
+    async def _settled(self, commit: Awaitable[T]) -> T:
+        result = await commit
+        if self._pending:  # earlier in the queue, so already decided
+            await self.flushed()
+        return result
+
+    # --- what is known of earlier attempts -----------------------------------------------
+
+    def open_intent(self, key: str) -> ModelIntended | ToolIntended | None:
+        """An intent without outcome: a process died between the two."""
+        found: ModelIntended | ToolIntended | None = None
+        for event in self.past.attempts.get(key, ()):
+            if isinstance(event, ModelIntended | ToolIntended):
+                found = event
+            elif isinstance(event, ModelFailed) and isinstance(found, ModelIntended):
+                found = None
+            elif isinstance(event, ToolAttemptFailed) and event.applied == "no":
+                found = None
+        return found
+
+    def tried(self, key: str) -> int:
+        """How many attempts at this step are recorded."""
+        return max(
+            (getattr(event, "attempt", 0) for event in self.past.attempts.get(key, ())), default=0
+        )
+
+    # --- the user's and the model's view --------------------------------------------------
+
+    def context(self, key: str = "", attempt: int = 1, tool: str = "") -> RunContext[Any]:
+        """What a user's function is handed. `key` becomes its idempotency key."""
+
+        def report(text: str) -> None:
+            self.live.publish(
+                self.id, ToolProgress(run_id=self.id, key=key, tool=tool, text=text)
+            )
+
+        return RunContext(
+            run_id=self.id,
+            user=self.user,
+            deps=self.deps,
+            conversation=self.conversation,
+            agent=self.agent.name,
+            key=key,
+            attempt=attempt,
+            now=self.clock.now(),
+            tags=self.options.tags,
+            report=report,
+        )
+
+    def show(self, key: str, text: str, attempt: int = 1, offset: int = 0) -> None:
+        """Stream a piece of checked text."""
+        delta = TextDelta(run_id=self.id, key=key, text=text, attempt=attempt, offset=offset)
+        self.live.publish(self.id, delta)
+
+    def replace(self, key: str, text: str = "") -> None:
+        """Take back what was streamed under this key."""
+        self.live.publish(self.id, TextReplaced(run_id=self.id, key=key, text=text))
+
+    def note(self, text: str) -> None:
+        """Tell the model something of the runtime, as part of the conversation."""
+        self.messages.append(runtime_note(text))
+
+    @property
+    def seconds(self) -> float:
+        """Active time so far, earlier segments included; waiting does not count."""
+        return self.meter.earlier_seconds + self.clock.monotonic() - self._started
+
+    @property
+    def usage(self) -> Usage:
+        """What was used so far."""
+        return self.meter.usage(self.clock.monotonic() - self._started)
+
+    def cancel(self) -> None:
+        """Somebody cancelled the run: interrupt what may be interrupted, stop at the next step."""
+        self.cancelled = True
+        for scope in self._scopes:
+            scope.reschedule(0)
+
+    def check_cancelled(self) -> None:
+        """Raises: Stop: somebody cancelled the run."""
+        if self.cancelled:
+            raise Stop("cancelled", "The run was cancelled.")
+
+    @asynccontextmanager
+    async def interruptible(self, seconds: float | None) -> AsyncIterator[None]:
+        """A block that a cancel or a time limit may interrupt.
+
+        Raises: TimeoutError: after `seconds`. Stop: the run was cancelled meanwhile.
+        """
+        self.check_cancelled()
+        try:
+            async with asyncio.timeout(seconds) as scope:
+                self._scopes.add(scope)
+                try:
+                    yield
+                finally:
+                    self._scopes.discard(scope)
+        except TimeoutError:
+            self.check_cancelled()
+            raise
+
+
+__all__ = [
+    "Done",
+    "JournalPort",
+    "LivePort",
+    "Meter",
+    "Past",
+    "Ports",
+    "Position",
+    "RecordEnds",
+    "Refusal",
+    "Run",
+    "RunOptions",
+    "Stop",
+    "Suspend",
+    "Unit",
+    "Wait",
+]

@@ -1,0 +1,431 @@
+"""The composition root and the one object users open: `Runtime`.
+
+Everything else is data (patterns) or an id (run, conversation, approval), so any process can act
+on any run. Invariant: what is accepted here is durable before anything else happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from roadworthy.agent import Agent, Model
+from roadworthy.budget import Ledger
+from roadworthy.clock import Clock, SystemClock
+from roadworthy.context import User
+from roadworthy.engine.inline import InlineEngine
+from roadworthy.errors import ConfigurationError, RunError, UnknownApproval
+from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
+from roadworthy.executor import Executor, House, Replayed
+from roadworthy.intake import Intake, Request, checked_input
+from roadworthy.keeper import Keeper
+from roadworthy.limits import Budget, Limits, Price
+from roadworthy.live import Live
+from roadworthy.loop_thread import LoopThread
+from roadworthy.messages import Json, Message, UserInput
+from roadworthy.models.catalog import Catalog
+from roadworthy.models.providers import ProviderOptions
+from roadworthy.result import Decision, RunResult
+from roadworthy.run import RunOptions, Unit
+from roadworthy.settings import Settings, set_up_logging
+from roadworthy.store import migrations, runs
+from roadworthy.store.database import Database, Tx
+from roadworthy.store.journal import Journal
+from roadworthy.store.runs import RunRow
+from roadworthy.tools.execution import ToolThreads
+from roadworthy.transcript import transcript
+
+T = TypeVar("T")
+Deps = TypeVar("Deps")
+Output = TypeVar("Output")
+
+
+class Runtime:
+    """Opens a store and runs patterns on it.
+
+    url: `sqlite:///file.db`; default from ROADWORTHY_URL. patterns: what this process can execute
+    and resume. tiers: name -> models in order of preference. prices: model name -> Price, for
+    models the price table does not know. budgets: bounds over many runs. providers: options by
+    provider or model name. on_event: called with every event of every run here, read-only.
+
+    Use as `with` or `async with`; no I/O happens before.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root
+        self,
+        url: str | None = None,
+        *,
+        patterns: Sequence[Agent[Any, Any]] = (),
+        tiers: Mapping[str, Sequence[str | Model]] | None = None,
+        prices: Mapping[str, Price] | None = None,
+        budgets: Sequence[Budget] = (),
+        providers: Mapping[str, ProviderOptions] | None = None,
+        on_event: Callable[[StreamEvent], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = Settings.from_environment()
+        self._database = Database(url or self._settings.url)
+        self._patterns = tuple(patterns)
+        self._catalog = Catalog(tiers or {}, prices or {}, providers or {})
+        self._budgets = tuple(budgets)
+        self._on_event = on_event
+        self._clock: Clock = clock or SystemClock()
+        self._thread: LoopThread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opened: _Opened | None = None
+        names = [pattern.name for pattern in self._patterns]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ConfigurationError(f"Two patterns are named {sorted(twice)}; rename one.")
+
+    # --- opening and closing -------------------------------------------------------------
+
+    async def __aenter__(self) -> Runtime:
+        """Open on this event loop; unfinished runs of known patterns go on in the background."""
+        if self._opened is not None:
+            raise ConfigurationError("This runtime is open already; open it once and share it.")
+        set_up_logging(self._settings.log)
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(migrations.upgrade, self._database)
+        self._opened = _Opened(self)
+        for pattern in self._patterns:
+            self._opened.executor.register(pattern)
+        try:
+            await self._opened.keeper.open()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let running segments finish their step, then close. Runs go on at the next opening."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.close()
+            await asyncio.to_thread(self._database.close)
+
+    def __enter__(self) -> Runtime:
+        """Open for sync code, on a loop thread of its own."""
+        self._thread = LoopThread()
+        try:
+            return self._thread.call(self.__aenter__())
+        except BaseException:
+            self._thread.close()
+            self._thread = None
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.call(self.__aexit__(*exc))
+            thread.close()
+
+    @property
+    def _open(self) -> _Opened:
+        if self._opened is None:
+            raise ConfigurationError(
+                "This runtime is not open. Write `with Runtime(...) as rt:` or, in async code, "
+                "`async with Runtime(...) as rt:`."
+            )
+        return self._opened
+
+    # --- running -------------------------------------------------------------------------
+
+    async def run(
+        self,
+        pattern: Agent[Deps, Output],
+        input: UserInput,
+        *,
+        user: User | str = "anonymous",
+        conversation: str | None = None,
+        key: str | None = None,
+        options: RunOptions | None = None,
+    ) -> RunResult[Output]:
+        """Run to an end or a wait. A repeated `key` of a tenant is the same run.
+
+        Raises: IdempotencyConflict, ConversationBusy, StoreError, ConfigurationError.
+        """
+        run_id = await self.start(
+            pattern, input, user=user, conversation=conversation, key=key, options=options
+        )
+        return cast("RunResult[Output]", await self.wait(run_id))
+
+    def run_sync(
+        self,
+        pattern: Agent[Deps, Output],
+        input: UserInput,
+        *,
+        user: User | str = "anonymous",
+        conversation: str | None = None,
+        key: str | None = None,
+        options: RunOptions | None = None,
+    ) -> RunResult[Output]:
+        """`run` for sync code. Raises: ConfigurationError: called on the runtime's own loop."""
+        work = self.run(
+            pattern, input, user=user, conversation=conversation, key=key, options=options
+        )
+        return self.sync(work)
+
+    def sync(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for any of the async methods from sync code: `rt.sync(rt.cancel(run_id))`."""
+        if self._thread is None:
+            work.close()
+            raise ConfigurationError(
+                "Sync calls need a runtime opened with `with`. Inside `async with`, use "
+                "`await rt.run(...)`."
+            )
+        return self._thread.call(work)
+
+    async def start(
+        self,
+        pattern: Agent[Any, Any],
+        input: UserInput,
+        *,
+        user: User | str = "anonymous",
+        conversation: str | None = None,
+        key: str | None = None,
+        options: RunOptions | None = None,
+    ) -> str:
+        """Accept a request durably and execute it in the background. Returns the run's id."""
+        opened = self._open
+        who = user if isinstance(user, User) else User(user)
+        opened.executor.register(pattern)
+        request = Request(
+            pattern=pattern,
+            input=checked_input(input),
+            user=who,
+            conversation=conversation,
+            key=key,
+            options=options or RunOptions(),
+        )
+        run_id = await opened.intake.accept(request)
+        if opened.keeper.owner:
+            opened.engine.start(run_id)
+        return run_id
+
+    async def stream(
+        self,
+        pattern: Agent[Any, Any],
+        input: UserInput,
+        *,
+        user: User | str = "anonymous",
+        conversation: str | None = None,
+        key: str | None = None,
+        options: RunOptions | None = None,
+    ) -> AsyncIterator[StreamEvent]:
+        """Run and yield its events as they happen, until it ends or waits.
+
+        Leaving the loop early does not cancel the run; `events` re-attaches.
+        """
+        run_id = await self.start(
+            pattern, input, user=user, conversation=conversation, key=key, options=options
+        )
+        async for event in self.events(run_id):
+            yield event
+
+    async def events(self, run_id: str, after: int = -1) -> AsyncIterator[StreamEvent]:
+        """A run's events after position `after` (`event.seq`), then live ones, until it stops.
+
+        Raises: UnknownRun.
+        """
+        opened = self._open
+        queue = opened.live.watch(run_id)
+        try:
+            while True:
+                row = await opened.house.read(lambda tx: runs.get(tx, run_id))
+                for event in await opened.house.read(lambda tx: runs.events(tx, run_id, after)):
+                    after = event.seq
+                    yield opened.shown(event, row.pattern)
+                if row.status not in ("queued", "running"):
+                    return
+                async for live in opened.follow(queue):
+                    if isinstance(live, RunEvent):
+                        if live.seq <= after:
+                            continue
+                        if live.seq > after + 1:
+                            break  # missed some: read the journal again
+                        after = live.seq
+                        live = opened.shown(live, row.pattern)
+                    yield live
+                    if isinstance(live, RunEnded | RunWaiting):
+                        return
+        finally:
+            opened.live.leave(run_id, queue)
+
+    async def wait(self, run_id: str) -> RunResult[Any]:
+        """The result, once the run has ended or waits. Raises: UnknownRun."""
+        opened = self._open
+        ended = opened.live.expect(run_id)
+        try:
+            while True:
+                result = await opened.executor.result(run_id)
+                if result is not None:
+                    return result
+                await opened.until(ended)
+        finally:
+            opened.live.forget(run_id, ended)
+
+    async def result(self, run_id: str) -> RunResult[Any]:
+        """The latest result, waiting while the run executes. From any process."""
+        return await self.wait(run_id)
+
+    # --- acting on runs ------------------------------------------------------------------
+
+    async def resolve(
+        self,
+        approval_id: str,
+        decision: Decision,
+        *,
+        by: str,
+        arguments: Mapping[str, Json] | None = None,
+        note: str = "",
+    ) -> None:
+        """Decide a waiting call: approve, edit (with `arguments`), reject, respond (with `note`).
+
+        The run goes on once decided. Raises: UnknownApproval: no such, or decided already;
+        RunError: the arguments do not fit the tool.
+        """
+        opened = self._open
+        wait = await opened.house.read(lambda tx: runs.wait_by_id(tx, approval_id))
+        if wait is None or wait.answered_at is not None or wait.kind == "user":
+            raise UnknownApproval(f"No open approval {approval_id!r}; it may be decided already.")
+        if decision == "edit":
+            await opened.intake.check_edit(wait.run_id, wait.tool, arguments)
+        elif arguments is not None:
+            raise RunError('arguments= belongs to "edit".')
+        answer: dict[str, Any] = {"decision": decision, "by": by, "note": note}
+        if arguments is not None:
+            answer["arguments"] = dict(arguments)
+        await opened.intake.answer(wait.id, wait.run_id, answer)
+        if opened.keeper.owner:
+            opened.engine.start(wait.run_id)
+
+    async def cancel(self, run_id: str, *, by: str = "") -> None:
+        """Ask a run to stop: reads and model calls are interrupted, effects are not.
+
+        An ended run stays as it is. Raises: UnknownRun.
+        """
+        opened = self._open
+        await opened.house.read(lambda tx: runs.get(tx, run_id))
+        now = self._clock.now()
+
+        def leave(tx: Tx) -> None:
+            if runs.get(tx, run_id).status in ("queued", "running", "waiting", "escalated"):
+                runs.add_command(tx, run_id, "cancel", by, now)
+                runs.wake(tx, run_id, now)
+
+        await opened.journal.commit(Unit(apply=leave))
+        if opened.keeper.owner:
+            await opened.keeper.hear()
+
+    async def resume(self, run_id: str, *, limits: Limits | None = None) -> None:
+        """Go on with a run that a limit or budget ended. `limits` replaces its limits.
+
+        Raises: NotResumable: it ended otherwise, or the conversation has gone on.
+        """
+        opened = self._open
+        await opened.intake.reopen(run_id, limits)
+        if opened.keeper.owner:
+            opened.engine.start(run_id)
+
+    async def history(
+        self, conversation: str, *, user: User | str = "anonymous"
+    ) -> list[Message]:
+        """All messages of a conversation, oldest first. The user names the tenant."""
+        tenant = user.tenant if isinstance(user, User) else ""
+
+        def read(tx: Tx) -> list[Message]:
+            found: list[Message] = []
+            for run_id in runs.runs_before(tx, tenant, conversation, None):
+                found += transcript(runs.events(tx, run_id))
+            return found
+
+        return await self._open.house.read(read)
+
+    async def runs(self, most: int = 50) -> list[RunRow]:
+        """The newest runs."""
+        return await self._open.house.read(lambda tx: runs.recent(tx, most))
+
+    async def replay(self, run_id: str) -> Replayed:
+        """Re-execute a recorded run with no model and no tool call; says where it would differ."""
+        return await self._open.executor.replay(run_id)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the store cannot commit just now, or None when all is well."""
+        return self._open.journal.trouble
+
+
+class _Opened:
+    """The parts of an open runtime."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        clock, database = runtime._clock, runtime._database
+        self.clock = clock
+        self.live = Live(runtime._on_event)
+        self.journal = Journal(database, clock, self.live.publish)
+        self.threads = ToolThreads()
+        self.house = House(
+            database=database,
+            journal=self.journal,
+            live=self.live,
+            clock=clock,
+            catalog=runtime._catalog,
+            ledger=Ledger(self.journal, clock, runtime._budgets, runtime._settings.busy_seconds),
+            threads=self.threads,
+        )
+        self.executor = Executor(self.house)
+        self.engine = InlineEngine(self._execute)
+        self.keeper = Keeper(self.executor, self.engine)
+        self.intake = Intake(self.executor)
+
+    async def close(self) -> None:
+        await self.engine.close(grace=5.0)
+        await self.keeper.close()
+        await self.journal.close()
+        self.threads.close()
+
+    async def _execute(self, run_id: str) -> None:
+        await self.executor.execute(run_id)
+        following = await self.house.read(lambda tx: _following(tx, run_id))
+        if following is not None:
+            self.engine.start(following)
+
+    def shown(self, event: RunEvent, pattern: str) -> RunEvent:
+        """An event as users see it: typed outputs."""
+        if isinstance(event, RunEnded | RunWaiting) and event.result.output is not None:
+            return msgspec.structs.replace(
+                event, result=self.executor.typed(event.result, pattern)
+            )
+        return event
+
+    async def until(self, ended: asyncio.Event) -> None:
+        """Wait for the signal, or a moment when another process executes the run."""
+        try:
+            async with asyncio.timeout(None if self.keeper.owner else 0.1):
+                await ended.wait()
+        except TimeoutError:
+            pass
+        ended.clear()
+
+    async def follow(self, queue: asyncio.Queue[StreamEvent]) -> AsyncIterator[StreamEvent]:
+        """Live events; ends when another process executes and the journal must be polled."""
+        while True:
+            try:
+                async with asyncio.timeout(None if self.keeper.owner else 0.1):
+                    event = await queue.get()
+            except TimeoutError:
+                return
+            yield event
+
+
+def _following(tx: Tx, run_id: str) -> str | None:
+    """The next run of a conversation that this run has left."""
+    row = runs.get(tx, run_id)
+    if row.conversation is None or row.status in ("queued", "running", "waiting", "escalated"):
+        return None
+    return runs.next_in_conversation(tx, row.tenant, row.conversation)

@@ -1,0 +1,1 @@
+"""What has happened: the database, its schema, the journal and the rows of runs."""

@@ -1,0 +1,528 @@
+"""The rows of runs, conversations and waits, as plain functions of a transaction.
+
+Called in units by the runtime and by `Run`'s end. Invariant: a run has one row, a conversation
+at most one active run, and a status changes only together with its event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from roadworthy.errors import IdempotencyConflict, UnknownRun
+from roadworthy.events import RunEvent
+from roadworthy.result import Status
+from roadworthy.store import schema as s
+from roadworthy.store.codec import EventRow, Seal, decode, references
+from roadworthy.store.database import Row, Statement, Tx
+
+_P = bindparam
+OPEN = ("queued", "running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """One run as listed. Times in microseconds UTC, money in nano-dollars."""
+
+    id: str
+    tenant: str
+    user: str
+    conversation: str | None
+    ordinal: int
+    pattern: str
+    fingerprint: str
+    status: Status
+    reason: str
+    epoch: int
+    owner: str | None
+    segment: int
+    created_at: int
+    updated_at: int
+    nanos: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRun:
+    """What a run begins with."""
+
+    id: str
+    tenant: str
+    user: str
+    conversation: str | None
+    pattern: str
+    fingerprint: str
+    idempotency_key: str | None
+    body_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitRow:
+    """One thing a run waits, or waited, for."""
+
+    id: str
+    run_id: str
+    key: str
+    kind: str
+    tool: str
+    asks: str
+    detail: Any
+    arguments_hash: str
+    expires: int | None
+    answered_at: int | None
+    answer: Any
+
+
+def _status(*these: str) -> ColumnElement[bool]:
+    """Spelled out, because `in_` is expanded only by SQLAlchemy's own execution."""
+    return or_(*(s.run.c.status == status for status in these))
+
+
+_COLUMNS = tuple(RunRow.__dataclass_fields__)
+_RUN = select(*(s.run.c[name] for name in _COLUMNS))
+_RUN_BY_ID = Statement(_RUN.where(s.run.c.id == _P("run_id")))
+_RUN_BY_KEY = Statement(
+    select(s.run.c.id, s.run.c.body_hash).where(
+        s.run.c.tenant == _P("tenant"), s.run.c.idempotency_key == _P("key")
+    )
+)
+_ADD_RUN = Statement(insert(s.run))
+_TENANT = Statement(select(s.tenant.c.key).where(s.tenant.c.id == _P("tenant")))
+_ADD_TENANT = Statement(upsert(s.tenant).on_conflict_do_nothing())
+_ADD_DECLARATION = Statement(upsert(s.declaration).on_conflict_do_nothing())
+_JOIN_CONVERSATION = Statement(
+    upsert(s.conversation)
+    .on_conflict_do_update(
+        index_elements=["tenant", "id"],
+        set_={"next_ordinal": s.conversation.c.next_ordinal + 1},
+    )
+    .returning(s.conversation.c.next_ordinal, s.conversation.c.active_run)
+)
+_IS_CONVERSATION = and_(
+    s.conversation.c.tenant == _P("tenant"), s.conversation.c.id == _P("conversation")
+)
+_CONVERSATION = Statement(
+    select(s.conversation.c.active_run, s.conversation.c.next_ordinal).where(_IS_CONVERSATION)
+)
+_TAKE_CONVERSATION = Statement(
+    update(s.conversation)
+    .where(
+        _IS_CONVERSATION,
+        or_(s.conversation.c.active_run.is_(None), s.conversation.c.active_run == _P("run_id")),
+    )
+    .values(active_run=_P("run_id"))
+)
+_LEAVE_CONVERSATION = Statement(
+    update(s.conversation)
+    .where(_IS_CONVERSATION, s.conversation.c.active_run == _P("run_id"))
+    .values(active_run=None)
+)
+_EARLIER_QUEUED = Statement(
+    select(func.count())
+    .select_from(s.run)
+    .where(
+        s.run.c.tenant == _P("tenant"),
+        s.run.c.conversation == _P("conversation"),
+        s.run.c.ordinal < _P("ordinal"),
+        _status(*OPEN, "waiting", "escalated"),
+    )
+)
+_CLAIM = Statement(
+    update(s.run)
+    .where(s.run.c.id == _P("run_id"), _status(*OPEN))
+    .values(
+        epoch=s.run.c.epoch + 1,
+        segment=s.run.c.segment + 1,
+        status="running",
+        owner=_P("holder"),
+        updated_at=_P("now"),
+    )
+    .returning(s.run.c.epoch, s.run.c.segment)
+)
+_SET_STATUS = Statement(
+    update(s.run)
+    .where(s.run.c.id == _P("run_id"))
+    .values(
+        status=_P("status"),
+        reason=_P("reason"),
+        owner=None,
+        updated_at=_P("now"),
+        nanos=_P("nanos"),
+        input_tokens=_P("input_tokens"),
+        output_tokens=_P("output_tokens"),
+    )
+)
+_WAKE = Statement(
+    update(s.run)
+    .where(s.run.c.id == _P("run_id"), _status("waiting", "partial", "stopped"))
+    .values(status="queued", updated_at=_P("now"))
+)
+_UNFINISHED = Statement(
+    select(s.run.c.id, s.run.c.pattern)
+    .where(_status(*OPEN))
+    .order_by(s.run.c.created_at, s.run.c.id)
+)
+_NEXT_IN_CONVERSATION = Statement(
+    select(s.run.c.id)
+    .where(
+        s.run.c.tenant == _P("tenant"),
+        s.run.c.conversation == _P("conversation"),
+        _status(*OPEN),
+    )
+    .order_by(s.run.c.ordinal)
+    .limit(1)
+)
+_RECENT = Statement(_RUN.order_by(s.run.c.created_at.desc(), s.run.c.id.desc()).limit(_P("most")))
+_EVENTS = Statement(
+    select(
+        s.event.c.seq,
+        s.event.c.at,
+        s.event.c.type,
+        s.event.c.v,
+        s.event.c.key,
+        s.event.c.body,
+        s.event.c.refs,
+    )
+    .where(s.event.c.run_id == _P("run_id"), s.event.c.seq > _P("after"))
+    .order_by(s.event.c.seq)
+)
+_PAYLOAD = Statement(select(s.payload.c.data).where(s.payload.c.id == _P("address")))
+_LAST_SEQ = Statement(select(func.max(s.event.c.seq)).where(s.event.c.run_id == _P("run_id")))
+_RUNS_BEFORE = Statement(
+    select(s.run.c.id)
+    .where(
+        s.run.c.tenant == _P("tenant"),
+        s.run.c.conversation == _P("conversation"),
+        s.run.c.ordinal < _P("ordinal"),
+    )
+    .order_by(s.run.c.ordinal)
+)
+_LATER = Statement(
+    select(func.count())
+    .select_from(s.run)
+    .where(
+        s.run.c.tenant == _P("tenant"),
+        s.run.c.conversation == _P("conversation"),
+        s.run.c.ordinal > _P("ordinal"),
+    )
+)
+_ADD_WAIT = Statement(upsert(s.wait).on_conflict_do_nothing())
+_WAIT_COLUMNS = tuple(WaitRow.__dataclass_fields__)
+_WAITS = Statement(
+    select(*(s.wait.c[n] for n in _WAIT_COLUMNS)).where(s.wait.c.run_id == _P("run_id"))
+)
+_WAIT = Statement(select(*(s.wait.c[n] for n in _WAIT_COLUMNS)).where(s.wait.c.id == _P("wait_id")))
+_ANSWER_WAIT = Statement(
+    update(s.wait)
+    .where(s.wait.c.id == _P("wait_id"), s.wait.c.answered_at.is_(None))
+    .values(answered_at=_P("now"), answer=_P("answer_ref"))
+)
+_DUE_WAITS = Statement(
+    select(s.wait.c.id).where(s.wait.c.answered_at.is_(None), s.wait.c.expires <= _P("now"))
+)
+_ADD_PAYLOAD = Statement(upsert(s.payload).on_conflict_do_nothing())
+_ADD_COMMAND = Statement(
+    insert(s.command), columns=["run_id", "kind", "by", "at"]
+)
+_COMMANDS = Statement(
+    select(s.command.c.id, s.command.c.run_id, s.command.c.kind, s.command.c.by)
+    .where(s.command.c.done_at.is_(None))
+    .order_by(s.command.c.id)
+)
+_DO_COMMAND = Statement(
+    update(s.command).where(s.command.c.id == _P("command_id")).values(done_at=_P("now"))
+)
+
+
+def tenant_key(tx: Tx, tenant: str, fresh: bytes) -> bytes:
+    """The tenant's payload key; `fresh` is stored when it has none yet."""
+    tx.run(_ADD_TENANT, id=tenant, key=fresh)
+    row = tx.one(_TENANT, tenant=tenant)
+    assert row is not None  # noqa: S101 - inserted one line above
+    key: bytes = row[0]
+    return key
+
+
+def tenant_key_of(tx: Tx, tenant: str) -> bytes:
+    """The payload key of a tenant that has runs."""
+    row = tx.one(_TENANT, tenant=tenant)
+    return row[0] if row else b""
+
+
+def known_run(tx: Tx, new: NewRun) -> str | None:
+    """The run that this idempotency key of this tenant made before.
+
+    Raises: IdempotencyConflict: the key was used for another request.
+    """
+    if new.idempotency_key is None:
+        return None
+    row = tx.one(_RUN_BY_KEY, tenant=new.tenant, key=new.idempotency_key)
+    if row is None:
+        return None
+    if row[1] != new.body_hash:
+        raise IdempotencyConflict(
+            f"The key {new.idempotency_key!r} was used before for another request "
+            f"(run {row[0]}). Use a new key for a new request."
+        )
+    known: str = row[0]
+    return known
+
+
+def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
+    """Insert a run as queued; its conversation is made when it is new."""
+    ordinal = 0
+    if new.conversation is not None:
+        joined = tx.one(
+            _JOIN_CONVERSATION,
+            tenant=new.tenant,
+            id=new.conversation,
+            user=new.user,
+            active_run=None,
+            next_ordinal=1,
+        )
+        ordinal = joined[0] if joined else 1
+    tx.run(_ADD_DECLARATION, fingerprint=new.fingerprint, name=new.pattern, body=declared)
+    tx.run(
+        _ADD_RUN,
+        id=new.id,
+        tenant=new.tenant,
+        user=new.user,
+        conversation=new.conversation,
+        ordinal=ordinal,
+        pattern=new.pattern,
+        fingerprint=new.fingerprint,
+        status="queued",
+        reason="",
+        idempotency_key=new.idempotency_key,
+        body_hash=new.body_hash,
+        epoch=0,
+        owner=None,
+        segment=0,
+        created_at=now,
+        updated_at=now,
+        nanos=0,
+        input_tokens=0,
+        output_tokens=0,
+    )
+
+
+def claim(tx: Tx, run_id: str, holder: str, now: int) -> tuple[int, int] | None:
+    """Take a run for execution: (epoch, segment). None while it must not execute."""
+    row = get(tx, run_id)
+    if row.conversation is not None:
+        place = {"tenant": row.tenant, "conversation": row.conversation}
+        if tx.rows(_EARLIER_QUEUED, ordinal=row.ordinal, **place)[0][0]:
+            return None
+        if not tx.run(_TAKE_CONVERSATION, run_id=run_id, **place):
+            return None
+    claimed = tx.rows(_CLAIM, run_id=run_id, holder=holder, now=now)
+    return tuple(claimed[0]) if claimed else None  # type: ignore[return-value]
+
+
+def set_status(
+    tx: Tx, run_id: str, status: Status, reason: str, usage: tuple[int, int, int], now: int
+) -> None:
+    """Status with usage (nanos, input tokens, output tokens). An end leaves the conversation."""
+    nanos, tokens_in, tokens_out = usage
+    tx.run(
+        _SET_STATUS,
+        run_id=run_id,
+        status=status,
+        reason=reason,
+        nanos=nanos,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        now=now,
+    )
+    if status not in ("waiting", "escalated"):
+        row = get(tx, run_id)
+        if row.conversation is not None:
+            tx.run(
+                _LEAVE_CONVERSATION,
+                tenant=row.tenant,
+                conversation=row.conversation,
+                run_id=run_id,
+            )
+
+
+def wake(tx: Tx, run_id: str, now: int) -> bool:
+    """Make a waiting (or reopened) run executable again."""
+    return bool(tx.run(_WAKE, run_id=run_id, now=now))
+
+
+def get(tx: Tx, run_id: str) -> RunRow:
+    """One run. Raises: UnknownRun."""
+    row = tx.one(_RUN_BY_ID, run_id=run_id)
+    if row is None:
+        raise UnknownRun(f"No run {run_id!r} in this store. `roadworthy runs list` shows them.")
+    return _run_row(row)
+
+
+def recent(tx: Tx, most: int) -> list[RunRow]:
+    """The newest runs first."""
+    return [_run_row(row) for row in tx.rows(_RECENT, most=most)]
+
+
+def unfinished(tx: Tx) -> list[tuple[str, str]]:
+    """(id, pattern) of the runs that should execute, oldest first."""
+    return [(row[0], row[1]) for row in tx.rows(_UNFINISHED)]
+
+
+def next_in_conversation(tx: Tx, tenant: str, conversation: str) -> str | None:
+    """The run that should execute next in a conversation."""
+    row = tx.one(_NEXT_IN_CONVERSATION, tenant=tenant, conversation=conversation)
+    return row[0] if row else None
+
+
+def active_run(tx: Tx, tenant: str, conversation: str) -> str | None:
+    """The run that holds the conversation."""
+    row = tx.one(_CONVERSATION, tenant=tenant, conversation=conversation)
+    return row[0] if row else None
+
+
+def runs_before(tx: Tx, tenant: str, conversation: str, ordinal: int | None) -> list[str]:
+    """Ids of the conversation's runs in order, those before `ordinal` or all."""
+    rows = tx.rows(
+        _RUNS_BEFORE,
+        tenant=tenant,
+        conversation=conversation,
+        ordinal=2**31 - 1 if ordinal is None else ordinal,
+    )
+    return [row[0] for row in rows]
+
+
+def events(tx: Tx, run_id: str, after: int = -1) -> list[RunEvent]:
+    """A run's events after a position, in order, with their payloads."""
+    rows = tx.rows(_EVENTS, run_id=run_id, after=after)
+    payloads: dict[str, bytes] = {}
+    found = []
+    for seq, at, kind, v, key, body, refs in rows:
+        row = EventRow(kind, v, key, body, refs)
+        for address in references(row):
+            load_payload(tx, address, payloads)
+            load_files(tx, payloads[address], payloads)
+        found.append(decode(row, payloads, (run_id, seq, at)))
+    return found
+
+
+def load_payload(tx: Tx, address: str, into: dict[str, bytes]) -> bytes:
+    """Fetch a payload once."""
+    if address not in into:
+        row = tx.one(_PAYLOAD, address=address)
+        into[address] = row[0] if row and row[0] is not None else b"null"
+    return into[address]
+
+
+def load_files(tx: Tx, data: bytes, into: dict[str, bytes]) -> None:
+    """Fetch the files that a payload names."""
+    if b'"sha":"' in data:
+        for piece in data.split(b'"sha":"')[1:]:
+            load_payload(tx, piece[:40].decode("ascii", "replace"), into)
+
+
+def commands_for(tx: Tx, run_id: str) -> Sequence[tuple[int, str, str, str]]:
+    """The commands left for one run."""
+    return [command for command in commands(tx) if command[1] == run_id]
+
+
+def last_seq(tx: Tx, run_id: str) -> int:
+    """The highest event position of a run, -1 when it has none."""
+    row = tx.one(_LAST_SEQ, run_id=run_id)
+    return -1 if row is None or row[0] is None else row[0]
+
+
+def has_later(tx: Tx, row: RunRow) -> bool:
+    """Whether the conversation has a later run."""
+    if row.conversation is None:
+        return False
+    place = {"tenant": row.tenant, "conversation": row.conversation, "ordinal": row.ordinal}
+    return bool(tx.rows(_LATER, **place)[0][0])
+
+
+def add_wait(tx: Tx, wait: WaitRow, seal: Seal, now: int) -> None:
+    """Record what a run waits for. Adding it again changes nothing."""
+    tx.run(
+        _ADD_WAIT,
+        id=wait.id,
+        run_id=wait.run_id,
+        key=wait.key,
+        kind=wait.kind,
+        tool=wait.tool,
+        asks=wait.asks,
+        detail=_stow(tx, wait.detail, seal),
+        arguments_hash=wait.arguments_hash,
+        expires=wait.expires,
+        created_at=now,
+        answered_at=None,
+        answer=None,
+    )
+
+
+def waits(tx: Tx, run_id: str) -> list[WaitRow]:
+    """Everything a run waits or waited for."""
+    return [_wait_row(tx, row) for row in tx.rows(_WAITS, run_id=run_id)]
+
+
+def wait_by_id(tx: Tx, wait_id: str) -> WaitRow | None:
+    """One wait."""
+    row = tx.one(_WAIT, wait_id=wait_id)
+    return _wait_row(tx, row) if row else None
+
+
+def answer_wait(tx: Tx, wait_id: str, answer: Mapping[str, Any], seal: Seal, now: int) -> bool:
+    """Answer an open wait once. False: it was answered before."""
+    return bool(
+        tx.run(_ANSWER_WAIT, wait_id=wait_id, answer_ref=_stow(tx, answer, seal), now=now)
+    )
+
+
+def due_waits(tx: Tx, now: int) -> list[str]:
+    """Ids of open waits whose deadline has passed."""
+    return [row[0] for row in tx.rows(_DUE_WAITS, now=now)]
+
+
+def add_command(tx: Tx, run_id: str, kind: str, by: str, now: int) -> None:
+    """Leave a command for the process that executes the run."""
+    tx.run(_ADD_COMMAND, run_id=run_id, kind=kind, by=by, at=now)
+
+
+def commands(tx: Tx) -> Sequence[tuple[int, str, str, str]]:
+    """(id, run, kind, by) of the commands nobody has carried out."""
+    return [(row[0], row[1], row[2], row[3]) for row in tx.rows(_COMMANDS)]
+
+
+def do_command(tx: Tx, command_id: int, now: int) -> None:
+    """Mark a command as carried out."""
+    tx.run(_DO_COMMAND, command_id=command_id, now=now)
+
+
+def body_hash(body: Any) -> str:
+    """Hash of a request, to tell a repeated one from another under the same key."""
+    return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()[:32]
+
+
+def _stow(tx: Tx, value: Any, seal: Seal) -> str:
+    data = msgspec.json.encode(value)
+    address = seal.address(data)
+    tx.run(_ADD_PAYLOAD, id=address, data=data)
+    return address
+
+
+def _run_row(row: Row) -> RunRow:
+    return RunRow(**dict(zip(_COLUMNS, row, strict=True)))
+
+
+def _wait_row(tx: Tx, row: Row) -> WaitRow:
+    values = dict(zip(_WAIT_COLUMNS, row, strict=True))
+    cache: dict[str, bytes] = {}
+    values["detail"] = msgspec.json.decode(load_payload(tx, values["detail"], cache))
+    if values["answer"] is not None:
+        values["answer"] = msgspec.json.decode(load_payload(tx, values["answer"], cache))
+    return WaitRow(**values)

@@ -1,0 +1,90 @@
+"""Persons in the way of a call: may it run, and did it happen?
+
+Used by `turn` and `call`. Invariant: a decision binds to exactly the arguments that were shown,
+and is used for one attempt only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, cast
+
+from roadworthy.events import ApprovalDecided
+from roadworthy.messages import ToolCall
+from roadworthy.run import Done, Run, Suspend, Wait
+from roadworthy.tool_calls.plan import Planned
+
+
+def wait_id(run_id: str, key: str) -> str:
+    """The public id of what a run waits for; the same key always gives the same id."""
+    return "apr_" + hashlib.sha256(f"{run_id}\0{key}".encode()).hexdigest()[:20]
+
+
+async def asks_whom(run: Run, planned: Planned) -> str | None:
+    """Whose approval the call needs, as the tool declares it; decided once and recorded."""
+    rule = planned.tool.approval
+    if rule is None or isinstance(rule, str):
+        return rule
+    call = ToolCall(planned.tool.name, dict(planned.values), id=planned.call.id)
+    asks = await run.value(
+        f"{planned.key}/asks", lambda: rule(run.context(tool=planned.tool.name), call)
+    )
+    return cast("str | None", asks)
+
+
+async def approval(run: Run, planned: Planned, asks: str) -> ApprovalDecided | Wait:
+    """The decision on a call, or what to wait for."""
+    key = f"{planned.key}/approval"
+    wait = Wait(
+        id=wait_id(run.id, key),
+        key=key,
+        kind="approval",
+        tool=planned.tool.name,
+        asks=cast(Any, asks),
+        detail={"arguments": planned.arguments, "reason": _reason(planned)},
+        arguments_hash=planned.arguments_hash,
+        reason=_reason(planned),
+    )
+
+    async def effect() -> Done[ApprovalDecided]:
+        answer = run.past.answers.get(key)
+        if answer is None:
+            raise Suspend([wait])
+        return Done(decided(key, wait.id, answer))
+
+    try:
+        return await run.step(key, effect)
+    except Suspend:
+        return wait
+
+
+def unknown_outcome(run: Run, planned: Planned, attempt: int, why: str) -> Wait:
+    """The question to a person: did this attempt happen?"""
+    key = f"{planned.key}/unknown/{attempt}"
+    return Wait(
+        id=wait_id(run.id, key),
+        key=key,
+        kind="unknown_outcome",
+        tool=planned.tool.name,
+        asks="operator",
+        detail={"arguments": planned.arguments, "reason": why},
+        arguments_hash=planned.arguments_hash,
+        reason=why,
+    )
+
+
+def decided(key: str, approval_id: str, answer: Mapping[str, Any]) -> ApprovalDecided:
+    """A person's answer as an event."""
+    return ApprovalDecided(
+        key=key,
+        approval_id=approval_id,
+        decision=answer["decision"],
+        by=answer.get("by", ""),
+        arguments=answer.get("arguments"),
+        note=answer.get("note", ""),
+    )
+
+
+def _reason(planned: Planned) -> str:
+    return f"{planned.tool.name} is {planned.effect} and needs a person's word."

@@ -1,0 +1,307 @@
+"""One accepted call: recover or intend, try with backoff, and its outcome.
+
+`turn` decides when; this file decides what happened. Invariant: an effect whose outcome is unknown
+is reconciled, retried under the same key, or put before a person; never silently repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from roadworthy.budget import Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
+from roadworthy.clock import MICROS
+from roadworthy.errors import ToolError
+from roadworthy.events import (
+    ToolAttemptFailed,
+    ToolFailed,
+    ToolIntended,
+    ToolOutcome,
+    ToolSucceeded,
+)
+from roadworthy.run import Done, Run, Stop, Suspend
+from roadworthy.tool_calls.approval import unknown_outcome
+from roadworthy.tool_calls.plan import Planned, idempotency_key
+from roadworthy.tools.execution import AttemptFailed, ToolThreads, attempt
+from roadworthy.tools.registry import Accepted, Registry
+from roadworthy.tools.results import Rendered, render
+
+_BACKOFF, _MOST_BACKOFF = 0.2, 10.0
+_NOW_WHAT = "Do not repeat the same call; use another way or tell the user."
+
+
+@dataclass(kw_only=True)
+class Hands:
+    """What executing needs, one per process."""
+
+    ledger: Ledger
+    threads: ToolThreads
+    random: random.Random = field(default_factory=random.Random)
+
+
+async def perform(hands: Hands, run: Run, planned: Planned) -> Done[ToolOutcome]:
+    """The effect of a call's step. Raises: Suspend (a person is asked), Stop."""
+    return await _Call(hands, run, planned).go()
+
+
+class _Failed(Exception):
+    """All attempts are used up. `done`: told to the model."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Call:
+    def __init__(self, hands: Hands, run: Run, planned: Planned) -> None:
+        self.hands, self.run, self.planned, self.tool = hands, run, planned, planned.tool
+        self.key = planned.key
+        self.idempotency_key = idempotency_key(run.id, planned.key)
+        self.attempts = run.tried(planned.key)
+        self.started = run.clock.monotonic()
+        self.held: Held | None = None
+
+    async def go(self) -> Done[ToolOutcome]:
+        intent = self.run.open_intent(self.key)
+        try:
+            if isinstance(intent, ToolIntended):
+                self._same(intent)
+                recovered = await self._recover("a process ended during the call")
+                if recovered is not None:
+                    return recovered
+            return await self._try()
+        except _Failed as failed:
+            return await self._give_up(failed)
+
+    # --- trying --------------------------------------------------------------------------
+
+    async def _try(self) -> Done[ToolOutcome]:
+        most = 1 + self.tool.retries
+        while True:
+            self.attempts += 1
+            await self._intend()
+            try:
+                value = await self._once()
+                return self._succeeded(render(value, self.tool.name), "call")
+            except AttemptFailed as error:
+                failure = error
+            except ToolError as error:  # what it returned cannot be shown: the effect did happen
+                return self._succeeded(Rendered(f"Done, but the result is unreadable: {error}"), "call")
+            unknown = self.planned.changes and failure.applied == "unknown"
+            if unknown:
+                recovered = await self._recover(str(failure))
+                if recovered is not None:
+                    return recovered
+            again = failure.transient or unknown
+            if not again or self.attempts >= self._most(most, failure):
+                if unknown:
+                    await self._ask_person(str(failure))
+                raise _Failed(failure.code, str(failure))
+            await self._pause(failure)
+
+    def _most(self, most: int, failure: AttemptFailed) -> int:
+        """Irreversible calls get one attempt, unless the effect surely did not happen."""
+        sure = failure.applied == "no"
+        return 1 if self.tool.effect == "irreversible" and not sure else most
+
+    async def _once(self) -> Any:
+        seconds = self.tool.timeout or self.run.limits.tool_seconds
+        context = self.run.context(self.idempotency_key, self.attempts, self.tool.name)
+        work = attempt(self.hands.threads, self.tool, context, self.planned.values)
+        try:
+            if self.planned.changes:  # an effect is never interrupted, only timed
+                async with asyncio.timeout(seconds):
+                    return await work
+            async with self.run.interruptible(seconds):
+                return await work
+        except TimeoutError as error:
+            raise AttemptFailed(
+                "timeout", f"no answer in {seconds:g} s", applied="unknown", transient=True
+            ) from error
+
+    async def _pause(self, failure: AttemptFailed) -> None:
+        run = self.run
+        wait = min(_BACKOFF * 2 ** (self.attempts - 1), _MOST_BACKOFF)
+        wait *= 0.5 + self.hands.random.random() / 2
+        await run.record(
+            ToolAttemptFailed(
+                key=self.key,
+                tool=self.tool.name,
+                attempt=self.attempts,
+                code=failure.code,
+                message=str(failure),
+                applied="no" if failure.applied == "no" else "unknown",
+                retry_at=run.clock.now() + int(wait * MICROS),
+            ),
+            also=self._paid(),
+        )
+        async with run.interruptible(None):
+            await run.clock.sleep(wait)
+
+    # --- intent and recovery -------------------------------------------------------------
+
+    async def _intend(self) -> None:
+        """T1: what is about to happen is durable before it happens; its cost is reserved."""
+        if not self.planned.changes and not self.tool.cost_nanos:
+            return
+        intent = ToolIntended(
+            key=self.key,
+            tool=self.tool.name,
+            arguments=self.planned.arguments,
+            arguments_hash=self.planned.arguments_hash,
+            effect=self.planned.effect,
+            idempotency_key=self.idempotency_key,
+            attempt=self.attempts,
+            nanos=self.tool.cost_nanos,
+        )
+        run = self.run
+        run.check_cancelled()
+        if not self.tool.cost_nanos:
+            await run.record(intent)
+            return
+        amount = Amount(nanos=self.tool.cost_nanos)
+        ask = Ask(
+            key=self.key,
+            reservation=f"{run.id}:{self.key}:{self.attempts}",
+            full=amount,
+            least=amount,
+            fit=lambda there: amount if amount.within(there) else None,
+            intent=lambda _: intent,
+        )
+        held = await self.hands.ledger.reserve(run.position, bearer_of(run), ask)
+        if isinstance(held, Exhausted):
+            raise Stop("budget", f"The budget does not cover the tool {self.tool.name}.")
+        self.held = held
+
+    def _same(self, intent: ToolIntended) -> None:
+        if (intent.tool, intent.arguments_hash) != (self.tool.name, self.planned.arguments_hash):
+            raise Stop(
+                "declaration_changed",
+                f"{self.key} was begun as {intent.tool} with other arguments; it is left as it is.",
+            )
+
+    async def _recover(self, why: str) -> Done[ToolOutcome] | None:
+        """What became of an attempt of unknown outcome. None: it may be tried again."""
+        if self.tool.cost_nanos and self.held is None:
+            await self._assume_paid()
+        if not self.planned.changes:
+            return None
+        answer = self.run.past.answers.get(
+            unknown_outcome(self.run, self.planned, self.attempts, why).key
+        )
+        if answer is not None:
+            return self._answered(answer["decision"], answer.get("note", ""), answer.get("by", ""))
+        if self.tool.reconcile is not None:
+            found = await self._reconcile()
+            if isinstance(found, tuple):
+                return self._succeeded(render(found[1], self.tool.name), "reconciled")
+            if found == "not_applied":
+                return None
+        if self.tool.effect == "write" and self.attempts <= self.tool.retries:
+            return None
+        await self._ask_person(why)
+        return None
+
+    async def _assume_paid(self) -> None:
+        """The cost of an attempt that a dead process made stands as assumed."""
+        reservation = f"{self.run.id}:{self.key}:{self.attempts}"
+        amount = Amount(nanos=self.tool.cost_nanos)
+        await self.run.record(
+            also=lambda tx: settle(tx, reservation, amount, "assumed", key=self.key)
+        )
+
+    async def _reconcile(self) -> Any:
+        function = self.tool.reconcile
+        context = self.run.context(self.idempotency_key, self.attempts, self.tool.name)
+        try:
+            async with asyncio.timeout(self.tool.timeout or self.run.limits.tool_seconds):
+                found = await self.hands.threads.call(function, (context,), self.planned.values)
+        except Exception:  # noqa: BLE001 - border: a user's function; not knowing is its answer
+            return "unknown"
+        return found
+
+    async def _ask_person(self, why: str) -> None:
+        raise Suspend([unknown_outcome(self.run, self.planned, self.attempts, why)])
+
+    def _answered(self, decision: str, note: str, by: str) -> Done[ToolOutcome] | None:
+        if decision == "respond":
+            return self._succeeded(Rendered(note or "done"), "person")
+        if decision == "reject":
+            message = f"{by or 'A person'} found that it did not take place and left it so. {note}"
+            raise _Failed("left", message.strip())
+        return None
+
+    # --- outcomes ------------------------------------------------------------------------
+
+    def _succeeded(self, shown: Rendered, source: Any) -> Done[ToolOutcome]:
+        outcome = ToolSucceeded(
+            **self._common(self.planned.result(shown.text, files=shown.files)),
+            source=source,
+            **self._measured(),
+        )
+        return self._done(outcome)
+
+    async def _give_up(self, failed: _Failed) -> Done[ToolOutcome]:
+        if self.tool.fallback is not None:
+            done = await self._fallback(self.tool.fallback, failed)
+            if done is not None:
+                return done
+        tries = f" after {self.attempts} attempts" if self.attempts > 1 else ""
+        text = str(failed) if failed.code == "tool_error" else (
+            f"{self.tool.name} failed{tries}: {failed}. {_NOW_WHAT}"
+        )
+        outcome = ToolFailed(
+            **self._common(self.planned.result(text, "error")), code=failed.code, **self._measured()
+        )
+        return self._done(outcome)
+
+    async def _fallback(self, other: Any, failed: _Failed) -> Done[ToolOutcome] | None:
+        """The alternative tool, with the same arguments where its schema takes them."""
+        call = self.planned.call
+        checked = Registry([other]).check(type(call)(other.name, dict(self.planned.arguments)))
+        if not isinstance(checked, Accepted):
+            return None
+        context = self.run.context(self.idempotency_key, 1, other.name)
+        try:
+            async with self.run.interruptible(other.timeout or self.run.limits.tool_seconds):
+                value = await attempt(self.hands.threads, other, context, checked.values)
+            shown = render(value, other.name)
+        except (AttemptFailed, TimeoutError, ToolError):
+            return None
+        text = f"[{self.tool.name} failed ({failed.code}); this is from {other.name}]\n{shown.text}"
+        return self._succeeded(Rendered(text, shown.files), "fallback")
+
+    def _common(self, result: Any) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "tool": self.tool.name,
+            "arguments": self.planned.arguments,
+            "arguments_hash": self.planned.arguments_hash,
+            "result": result,
+            "result_hash": hashlib.sha256(result.content.encode("utf-8", "replace")).hexdigest()[:16],
+            "effect": self.planned.effect,
+        }
+
+    def _measured(self) -> dict[str, int]:
+        micros = int((self.run.clock.monotonic() - self.started) * MICROS)
+        return {"attempts": self.attempts, "micros": micros, "nanos": self.tool.cost_nanos * self.attempts}
+
+    def _done(self, outcome: ToolOutcome) -> Done[ToolOutcome]:
+        held = self.held
+        if held is None:
+            return Done(outcome, free=not self.planned.changes)
+        return Done(
+            outcome, also=self._paid(), then=lambda: self.hands.ledger.released(held.accounts)
+        )
+
+    def _paid(self) -> Callable[[Any], None] | None:
+        """Settles this attempt's declared cost; an attempt is paid for whatever it came to."""
+        held = self.held
+        if held is None:
+            return None
+        return lambda tx: settle(tx, held.reservation, held.amount, key=self.key)
+

@@ -1,0 +1,277 @@
+"""All calls of one reply: reads side by side, effects one by one, waits last.
+
+The loop hands a reply's calls in; what the model is told comes out, in reply order. Invariant:
+every call gets exactly one result, and an effect runs only after all earlier calls have theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from roadworthy.agent import Agent
+from roadworthy.events import (
+    ApprovalDecided,
+    InputReceived,
+    LoopNoticed,
+    ToolOutcome,
+    ToolRefused,
+    ToolSucceeded,
+)
+from roadworthy.guardrails.loops import LoopGuard
+from roadworthy.messages import File, Message, ToolCall, ToolResult
+from roadworthy.run import Done, Run, Stop, Suspend, Wait
+from roadworthy.tool_calls.approval import approval, asks_whom, wait_id
+from roadworthy.tool_calls.call import Hands, perform
+from roadworthy.tool_calls.plan import ASK_USER, Planned, plan
+from roadworthy.tools.registry import Accepted, Registry
+from roadworthy.transcript import loop_note
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Results for the model in reply order, their outcomes, and whether the user was asked."""
+
+    results: tuple[ToolResult, ...]
+    outcomes: tuple[ToolOutcome, ...]
+    asked: bool = False
+
+
+@dataclass
+class ToolCalls:
+    """The tool calls of one agent in one process."""
+
+    agent: Agent[Any, Any]
+    hands: Hands
+    registry: Registry = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.registry = Registry(self.agent.toolbelt.values())
+
+    async def carry_out(self, run: Run, calls: Sequence[ToolCall]) -> Carried:
+        """What the model is told of each call, in order.
+
+        Raises: Suspend: some calls wait for a person (their siblings are finished). Stop: the
+        budget or a cancel ends the run.
+        """
+        turn = _Turn(self, run, run.turn)
+        questions = [(i, call) for i, call in enumerate(calls) if call.tool == ASK_USER.name]
+        others = [(i, call) for i, call in enumerate(calls) if call.tool != ASK_USER.name]
+        outcomes = await turn.go(others) if others else []
+        results = [outcome.result for outcome in outcomes]
+        for index, call in questions:
+            results.insert(index, await turn.question(index, call))
+        return Carried(tuple(results), tuple(outcomes), asked=bool(questions))
+
+
+class _Turn:
+    def __init__(self, owner: ToolCalls, run: Run, number: int) -> None:
+        self.hands, self.registry, self.run, self.number = (
+            owner.hands,
+            owner.registry,
+            run,
+            number,
+        )
+        self.outcomes: dict[str, ToolOutcome] = {}
+        self.waits: list[Wait] = []
+
+    async def go(self, calls: Sequence[tuple[int, ToolCall]]) -> list[ToolOutcome]:
+        plans = plan(self.run, self.registry, self.number, calls)
+        decisions = await self._approvals([p for p in plans if isinstance(p, Planned)])
+        reads: list[Planned] = []
+        stopped = False
+        for planned in plans:
+            if isinstance(planned, ToolRefused):
+                await self._record(planned)
+            elif not planned.changes and decisions.get(planned.key) is None:
+                reads.append(planned)
+            else:
+                await self._reads(reads)
+                reads = []
+                stopped = await self._in_turn(planned, decisions.get(planned.key), stopped)
+        await self._reads(reads)
+        if self.waits:
+            raise Suspend(self.waits)
+        return [self.outcomes[p.key] for p in plans]
+
+    async def question(self, index: int, call: ToolCall) -> ToolResult:
+        """The user's answer to a question of the agent, as the call's result."""
+        run, key = self.run, f"turn/{self.number}/ask/{index}"
+        text = str(call.arguments.get("question", "")) or "Could you tell me more?"
+        wait = Wait(id=wait_id(run.id, key), key=key, kind="user", asks="user", detail=text)
+
+        async def effect() -> Done[InputReceived]:
+            answer = run.past.answers.get(key)
+            if answer is None:
+                raise Suspend([wait])
+            return Done(InputReceived(key=key, input=answer["input"]))
+
+        received = await run.step(key, effect)
+        run.effects_done.clear()
+        message: Message = received.input
+        files = tuple(part for part in message.parts if isinstance(part, File))
+        return ToolResult(tool=call.tool, call_id=call.id, content=message.text, files=files)
+
+    # --- approvals -----------------------------------------------------------------------
+
+    async def _approvals(self, plans: Sequence[Planned]) -> dict[str, ApprovalDecided | Wait]:
+        """All of a turn are asked at once, so that a person sees them together."""
+        found = {}
+        for planned in plans:
+            if planned.tool.approval is None or self._repeats(planned) is not None:
+                continue
+            asks = await asks_whom(self.run, planned)
+            if asks is not None:
+                found[planned.key] = await approval(self.run, planned, asks)
+        return found
+
+    async def _in_turn(
+        self, planned: Planned, decision: ApprovalDecided | Wait | None, stopped: bool
+    ) -> bool:
+        """One call that runs alone. Returns whether later effects of this reply must not run."""
+        if isinstance(decision, Wait):
+            self.waits.append(decision)
+            return True
+        if self.waits:
+            return True  # an earlier effect waits: this one keeps its place behind it
+        if stopped:
+            text = "Not attempted, because an earlier call of this reply did not succeed."
+            await self._record(planned.refused("not_attempted", text))
+            return True
+        outcome = await self._decided(planned, decision)
+        return not isinstance(outcome, ToolSucceeded)
+
+    async def _decided(self, planned: Planned, decision: ApprovalDecided | None) -> ToolOutcome:
+        if decision is None or decision.decision == "approve":
+            return await self._perform(planned)
+        if decision.decision == "edit":
+            edited = self.registry.check(
+                ToolCall(planned.call.tool, decision.arguments or {}, id=planned.call.id)
+            )
+            if not isinstance(edited, Accepted):
+                return await self._record(planned.refused("invalid_edit", edited.message))
+            changed = Planned(
+                key=planned.key,
+                call=planned.call,
+                tool=edited.tool,
+                values=edited.values,
+                arguments=edited.canonical,
+                arguments_hash=edited.hash,
+                note="A person changed the arguments before it ran.",
+            )
+            return await self._perform(changed)
+        if decision.decision == "respond":
+            outcome = ToolSucceeded(
+                key=planned.key,
+                tool=planned.tool.name,
+                arguments=planned.arguments,
+                arguments_hash=planned.arguments_hash,
+                result=planned.result(decision.note),
+                effect=planned.effect,
+                source="person",
+            )
+            return await self._record(outcome)
+        text = f"A person rejected this call. {decision.note} Do not try it again.".replace("  ", " ")
+        return await self._record(planned.refused("rejected", text))
+
+    # --- carrying out --------------------------------------------------------------------
+
+    async def _reads(self, reads: Sequence[Planned]) -> None:
+        if len(reads) == 1:
+            await self._perform(reads[0])
+        elif reads:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for planned in reads:
+                        group.create_task(self._perform(planned))
+            except* Stop as stops:
+                raise stops.exceptions[0] from None
+
+    async def _perform(self, planned: Planned) -> ToolOutcome:
+        done_before = self._repeats(planned)
+
+        async def effect() -> Done[ToolOutcome]:
+            if done_before is not None:
+                return Done(_repeat(planned, done_before))
+            return await perform(self.hands, self.run, planned)
+
+        try:
+            outcome = await self.run.step(planned.key, effect)
+        except Suspend as suspend:
+            self.waits.extend(suspend.waits)
+            return planned.refused("unknown", "")  # never recorded: the run suspends
+        self.outcomes[planned.key] = outcome
+        if isinstance(outcome, ToolSucceeded) and outcome.source != "repeat":
+            self.run.done.append(planned.tool.name)
+        if planned.changes and isinstance(outcome, ToolSucceeded):
+            self.run.effects_done[planned.arguments_hash] = outcome
+        return outcome
+
+    def _repeats(self, planned: Planned) -> ToolSucceeded | None:
+        """The same effect with the same arguments that already succeeded for this message."""
+        if not planned.changes or planned.tool.repeatable:
+            return None
+        done = self.run.effects_done.get(planned.arguments_hash)
+        return done if done is not None and done.key != planned.key else None
+
+    async def _record(self, outcome: ToolOutcome) -> ToolOutcome:
+        async def effect() -> Done[ToolOutcome]:
+            return Done(outcome, free=True)
+
+        recorded = await self.run.step(outcome.key, effect)
+        self.outcomes[outcome.key] = recorded
+        return recorded
+
+
+def _repeat(planned: Planned, before: ToolSucceeded) -> ToolSucceeded:
+    text = f"Already done in this conversation, not repeated. Its result: {before.result.content}"
+    return ToolSucceeded(
+        key=planned.key,
+        tool=planned.tool.name,
+        arguments=planned.arguments,
+        arguments_hash=planned.arguments_hash,
+        result=planned.result(text),
+        result_hash=before.result_hash,
+        effect=planned.effect,
+        source="repeat",
+    )
+
+
+async def watch(run: Run, guard: LoopGuard, carried: Carried) -> None:
+    """Feed the loop guard; tell the model at the second repeat. Raises: Stop: at the last."""
+    belt = run.agent.toolbelt
+    if carried.asked:
+        guard.changed()
+    worst = None
+    for outcome in carried.outcomes:
+        tool = belt.get(outcome.tool)
+        if isinstance(outcome, ToolSucceeded) and outcome.effect != "read":
+            if outcome.source != "repeat":
+                guard.changed()
+        if tool is not None and tool.polling:
+            continue
+        result_hash = getattr(outcome, "result_hash", "") or outcome.result.content
+        call = outcome.arguments_hash or str(sorted(outcome.arguments))
+        notice = guard.observe(outcome.tool, outcome.arguments, call, result_hash)
+        if notice is not None and (worst is None or notice.repeat > worst.repeat):
+            worst = notice
+    if worst is None:
+        return
+    stopped = worst.repeat >= run.limits.repeats
+    noticed = LoopNoticed(
+        key=f"turn/{run.turn}/loop",
+        kind=worst.kind,
+        tool=worst.tool,
+        repeat=worst.repeat,
+        stopped=stopped,
+    )
+
+    async def effect() -> Done[LoopNoticed]:
+        return Done(noticed, free=True)
+
+    run.note(loop_note(await run.step(noticed.key, effect)))
+    if stopped:
+        raise Stop("loop", f"{worst.tool} came to the same state {worst.repeat} times.")
+

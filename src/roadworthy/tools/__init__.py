@@ -1,0 +1,30 @@
+"""Tools: declared by `@tool`, checked by the `Registry`, their results rendered for the model.
+
+Invariant: only declared tools, with arguments that fit, ever execute.
+"""
+
+from roadworthy.agent import ArgumentReader, Tool
+from roadworthy.tools.arguments import MAX_BYTES, MAX_DEPTH, HintReader, SchemaReader
+from roadworthy.tools.declare import RESERVED, tool, tool_from_schema
+from roadworthy.tools.registry import Accepted, ReasonCode, Refused, Registry, argument_hash
+from roadworthy.tools.results import MAX_TEXT, Rendered, render
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "MAX_TEXT",
+    "RESERVED",
+    "Accepted",
+    "ArgumentReader",
+    "HintReader",
+    "ReasonCode",
+    "Refused",
+    "Registry",
+    "Rendered",
+    "SchemaReader",
+    "Tool",
+    "argument_hash",
+    "render",
+    "tool",
+    "tool_from_schema",
+]

@@ -1,0 +1,251 @@
+"""`@tool`: a function becomes something a model may ask for; `tool_from_schema`: the same from a
+ready JSON schema.
+
+Invariant: a tool that could not be called safely never comes to exist (DeclarationError).
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
+
+import jsonschema_rs
+
+from roadworthy.agent import Asks, Effect, Severity, Tool
+from roadworthy.context import RunContext
+from roadworthy.errors import DeclarationError
+from roadworthy.limits import Dollars, to_nanos
+from roadworthy.messages import JsonObject, ToolCall
+from roadworthy.tools.arguments import SchemaReader
+from roadworthy.tools.schemas import closed, everywhere
+from roadworthy.tools.signatures import read_signature
+
+D = TypeVar("D")
+P = ParamSpec("P")
+
+Approval = Asks | Callable[[RunContext[Any], ToolCall], Asks | None]
+
+RESERVED = frozenset({"ask_user", "escalate", "final_answer"})
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_FOREIGN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
+
+
+class ToolMaker(Protocol):
+    """`@tool(...)` with its options given: takes the function."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[RunContext[D], P], Any], /) -> Tool[D]: ...
+    @overload
+    def __call__(self, function: Callable[..., Any], /) -> Tool[None]: ...
+
+
+@overload
+def tool(function: Callable[Concatenate[RunContext[D], P], Any], /) -> Tool[D]: ...
+@overload
+def tool(function: Callable[..., Any], /) -> Tool[None]: ...
+@overload
+def tool(
+    *,
+    effect: Effect = "irreversible",
+    name: str | None = None,
+    timeout: float | None = None,
+    retries: int = 2,
+    approval: Approval | None = None,
+    reconcile: Callable[..., Any] | None = None,
+    cost: Dollars = 0,
+    cache_ttl: float | None = None,
+    fallback: Tool[Any] | None = None,
+    severity: Severity = "low",
+    idempotent_by_nature: bool = False,
+    repeatable: bool = False,
+    polling: bool = False,
+) -> ToolMaker: ...
+def tool(  # noqa: PLR0913 - a declaration
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    effect: Effect = "irreversible",
+    name: str | None = None,
+    timeout: float | None = None,
+    retries: int = 2,
+    approval: Approval | None = None,
+    reconcile: Callable[..., Any] | None = None,
+    cost: Dollars = 0,
+    cache_ttl: float | None = None,
+    fallback: Tool[Any] | None = None,
+    severity: Severity = "low",
+    idempotent_by_nature: bool = False,
+    repeatable: bool = False,
+    polling: bool = False,
+) -> Any:
+    """Make a function a tool. Bare `@tool` is irreversible: never repeated, cached or parallel.
+
+    The model sees name, docstring and typed parameters, not a first `run: RunContext[Deps]`.
+    Parameters are described in the docstring (Google, numpy, sphinx, `order_id: such as A-17.`).
+    effect: "read", "write" (repeatable under `run.key`, passed on) or "irreversible" (one attempt).
+    timeout: seconds of one attempt. retries: further attempts after a transient failure.
+    approval: who agrees first, "user" or "operator", or a function of run and call that says.
+    reconcile: asked after an unknown outcome: ("applied", result), "not_applied" or "unknown".
+    cost: dollars of one attempt. cache_ttl: seconds a read's result may be reused.
+    fallback: another read tool with the same parameters, used when this one fails.
+    severity: how bad a wrong call is. idempotent_by_nature: repeating is harmless without a key.
+    repeatable: equal calls may succeed more than once. polling: equal calls are no loop.
+    Raises: DeclarationError: says what is wrong and how to mend it.
+    """
+
+    def make(function: Callable[..., Any]) -> Tool[Any]:
+        signature = read_signature(function, name)
+        return _checked(
+            Tool(
+                name=signature.name,
+                description=signature.description,
+                parameters=signature.parameters,
+                function=function,
+                reader=signature.reader,
+                takes_context=signature.takes_context,
+                effect=effect,
+                timeout=timeout,
+                retries=retries,
+                approval=approval,
+                reconcile=reconcile,
+                cost_nanos=to_nanos(cost),
+                cache_ttl=cache_ttl,
+                fallback=fallback,
+                severity=severity,
+                idempotent=idempotent_by_nature,
+                repeatable=repeatable,
+                polling=polling,
+            ),
+            _NAME,
+        )
+
+    return make if function is None else make(function)
+
+
+def tool_from_schema(  # noqa: PLR0913 - a declaration
+    name: str,
+    description: str,
+    parameters: JsonObject,
+    function: Callable[..., Any],
+    *,
+    effect: Effect,
+    timeout: float | None = None,
+    retries: int = 2,
+    approval: Approval | None = None,
+    reconcile: Callable[..., Any] | None = None,
+    cost: Dollars = 0,
+    severity: Severity = "low",
+    idempotent_by_nature: bool = False,
+    repeatable: bool = False,
+    polling: bool = False,
+) -> Tool[Any]:
+    """A tool from a ready JSON schema (recorded registries, other protocols); options as `@tool`.
+
+    `function` is called with the arguments by name, after `run` when its first parameter is
+    annotated as a RunContext. Objects that list properties but say nothing of others are closed.
+    Raises: DeclarationError: no valid JSON schema of type object, or one that refers to others.
+    """
+    if parameters.get("type", "object") != "object":
+        raise DeclarationError(f"Tool {name!r}: its parameters must be a schema of type object.")
+    schema = closed(parameters)
+    if any(not str(part.get("$ref", "#")).startswith("#") for part in everywhere(schema)):
+        raise DeclarationError(f"Tool {name!r}: $ref outside the schema itself; inline it.")
+    try:
+        reader = SchemaReader(name, schema)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        raise DeclarationError(f"Tool {name!r}: no valid JSON schema: {_line(error)}") from error
+    return _checked(
+        Tool(
+            name=name,
+            description=description,
+            parameters=schema,
+            function=function,
+            reader=reader,
+            takes_context=_hinted_context(function),
+            effect=effect,
+            timeout=timeout,
+            retries=retries,
+            approval=approval,
+            reconcile=reconcile,
+            cost_nanos=to_nanos(cost),
+            severity=severity,
+            idempotent=idempotent_by_nature,
+            repeatable=repeatable,
+            polling=polling,
+        ),
+        _FOREIGN_NAME,
+    )
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _hinted_context(function: Callable[..., Any]) -> bool:
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except (TypeError, ValueError):  # builtins without a signature
+        return False
+    return first is not None and "RunContext" in str(first.annotation)
+
+
+def _checked(made: Tool[Any], names: re.Pattern[str]) -> Tool[Any]:
+    """The tool, if its fields make sense together."""
+    wrong = _wrong_name(made.name, names) or _wrong_number(made) or _wrong_effect(made)
+    if wrong:
+        raise DeclarationError(f"Tool {made.name!r}: {wrong}")
+    return made
+
+
+def _wrong_name(name: str, names: re.Pattern[str]) -> str | None:
+    if name in RESERVED:
+        return "this name belongs to the runtime; choose another with @tool(name=...)."
+    if not names.fullmatch(name):
+        return "a name is a letter, then up to 63 letters, digits, _ or -; set @tool(name=...)."
+    return None
+
+
+def _wrong_number(made: Tool[Any]) -> str | None:
+    if made.timeout is not None and not 0 < made.timeout < float("inf"):
+        return "timeout= is in seconds and must be more than 0 (None: the agent's limit)."
+    if made.retries < 0:
+        return "retries= must not be negative; 0 means one attempt."
+    if made.cost_nanos < 0:
+        return "cost= is in dollars and must not be negative."
+    if made.cache_ttl is not None and not made.cache_ttl > 0:
+        return "cache_ttl= is in seconds and must be more than 0 (None: not cached)."
+    return None
+
+
+def _wrong_effect(made: Tool[Any]) -> str | None:
+    if made.effect not in get_args(Effect):
+        return f'effect={made.effect!r} is none of "read", "write", "irreversible".'
+    if made.effect == "read":
+        return _wrong_read(made)
+    if made.cache_ttl is not None or made.fallback is not None:
+        option = "fallback" if made.cache_ttl is None else "cache_ttl"
+        return f'{option}= needs effect="read": an effect is neither cached nor done elsewhere.'
+    if made.effect == "write" and not (made.takes_context or made.idempotent):
+        return (
+            'effect="write" promises that repeating does no harm. Take run: RunContext and pass '
+            'run.key on, or say idempotent_by_nature=True, or effect="irreversible".'
+        )
+    if made.effect == "irreversible" and made.idempotent:
+        return 'idempotent_by_nature=True belongs to effect="write"; say so.'
+    return None
+
+
+def _wrong_read(made: Tool[Any]) -> str | None:
+    if made.reconcile is not None:
+        return 'reconcile= is for effects; a tool with effect="read" has none to look up.'
+    other: object = made.fallback
+    if other is None:
+        return None
+    if not (isinstance(other, Tool) and other.effect == "read"):
+        return 'fallback= must be a tool with effect="read".'
+    ours, theirs = made.parameters.get("properties", {}), other.parameters.get("properties", {})
+    if set(ours) - set(theirs) or set(other.parameters.get("required", ())) - set(ours):
+        return f"its fallback {other.name!r} must take the same parameters."
+    return None

@@ -1,0 +1,86 @@
+"""Runs one attempt of one tool: async on the loop, plain functions in a bounded pool of threads.
+
+`tool_calls` uses it. Invariant: whatever a tool does becomes a value or an `AttemptFailed`; a
+thread that outlives its time limit keeps its slot until it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from roadworthy.agent import Tool
+from roadworthy.context import RunContext
+from roadworthy.errors import NotApplied, ToolError
+
+_MISTAKES = (TypeError, AttributeError, NameError, AssertionError, ImportError, LookupError)
+_MOST_TEXT = 500
+
+
+class AttemptFailed(Exception):
+    """One attempt did not give a value.
+
+    applied: "no" (surely no effect), "unknown". transient: trying again may help.
+    """
+
+    def __init__(self, code: str, message: str, *, applied: str, transient: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.applied = applied
+        self.transient = transient
+
+
+class ToolThreads:
+    """The pool for plain functions. Context variables are kept."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._pool = ThreadPoolExecutor(most, thread_name_prefix="roadworthy-tool")
+
+    def close(self) -> None:
+        """Let the process end; running functions are not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def call(
+        self, function: Any, arguments: tuple[Any, ...], values: Mapping[str, Any]
+    ) -> Any:
+        """Call a user's function, on the loop when it is async, else in a thread."""
+        if inspect.iscoroutinefunction(function):
+            return await function(*arguments, **values)
+        run_in = contextvars.copy_context().run
+        work = functools.partial(run_in, function, *arguments, **values)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+async def attempt(
+    threads: ToolThreads, tool: Tool[Any], context: RunContext[Any], values: Mapping[str, Any]
+) -> Any:
+    """One try. The caller bounds its time.
+
+    Raises: AttemptFailed. TimeoutError: only the caller's own time limit.
+    """
+    arguments = (context,) if tool.takes_context else ()
+    try:
+        return await threads.call(tool.function, arguments, values)
+    except NotApplied as error:
+        raise AttemptFailed(
+            "not_applied", _said(error), applied="no", transient=error.retry
+        ) from error
+    except ToolError as error:
+        raise AttemptFailed(
+            "tool_error", _said(error), applied="no", transient=error.retry
+        ) from error
+    except Exception as error:  # noqa: BLE001 - border: a tool's code; REC-7, it never crashes a run
+        mistake = isinstance(error, _MISTAKES)
+        said = f"{type(error).__name__}: {_said(error)}" if str(error) else type(error).__name__
+        raise AttemptFailed(
+            "tool_bug" if mistake else "exception", said, applied="unknown", transient=not mistake
+        ) from error
+
+
+def _said(error: BaseException) -> str:
+    return str(error)[:_MOST_TEXT]

@@ -1,0 +1,96 @@
+"""The typed final answer: its schema for the model, and the check of what the model gave.
+
+Used by the loop. Invariant: an output reaches the caller only as the declared type.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from roadworthy.errors import DeclarationError, ToolError
+from roadworthy.messages import JsonObject, OutputSpec
+from roadworthy.tools.schemas import closed, sketch, tidied
+
+FINAL_ANSWER = "final_answer"
+_WRAP = "answer"
+_MOST_ERRORS = 5
+
+
+class OutputReader:
+    """Schema and validation of `Agent(output=...)`; types that are no JSON object are wrapped.
+
+    Raises: DeclarationError: the type has no JSON schema.
+    """
+
+    def __init__(self, output: Any, *, native: bool) -> None:
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(output)
+            schema = self._adapter.json_schema()
+        except Exception as error:  # noqa: BLE001 - pydantic raises several kinds for foreign types
+            raise DeclarationError(
+                f"output={output!r} has no JSON schema ({error}). Use a pydantic model, a "
+                "dataclass, or a plain type."
+            ) from error
+        self._wrapped = schema.get("type") != "object" or "properties" not in schema
+        if self._wrapped:
+            defs = schema.pop("$defs", None)
+            schema = {"type": "object", "properties": {_WRAP: schema}, "required": [_WRAP]}
+            if defs:
+                schema["$defs"] = defs
+        self._schema: JsonObject = closed(tidied(schema))
+        self.spec = OutputSpec(
+            name=FINAL_ANSWER,
+            parameters=self._schema,
+            description="Give the final answer to the user. Call it exactly once, at the end.",
+            native=native,
+        )
+
+    def read_text(self, text: str) -> Any:
+        """The output from JSON text (native mode). Raises: ToolError."""
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise ToolError(
+                f"The answer must be JSON of this form: {sketch(self._schema)}"
+            ) from error
+        return self.read(value)
+
+    def read(self, value: Any) -> Any:
+        """The output from JSON data. Raises: ToolError: which field is wrong, for the model."""
+        if self._wrapped:
+            if not isinstance(value, dict) or _WRAP not in value:
+                raise ToolError(f"The answer must be {sketch(self._schema)}.")
+            value = value[_WRAP]
+        try:
+            return self._adapter.validate_json(json.dumps(value))
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()
+            ]
+            more = "; ".join(lines[:_MOST_ERRORS])
+            raise ToolError(
+                f"The answer does not fit: {more}. Expected: {sketch(self._schema)}"
+            ) from error
+
+    def plain(self, output: Any) -> Any:
+        """The output as JSON data, for the journal."""
+        return self._adapter.dump_python(output, mode="json")
+
+    def load(self, plain: Any) -> Any:
+        """The output back from the journal."""
+        return None if plain is None else self._adapter.validate_json(json.dumps(plain))
+
+
+def shown(output: Any, plain: Any) -> str:
+    """What the user sees of a typed output: its `text` field, or the data as JSON."""
+    text = getattr(output, "text", None)
+    if isinstance(text, str):
+        return text
+    if isinstance(plain, str):
+        return plain
+    if isinstance(output, BaseModel) or isinstance(plain, dict | list):
+        return json.dumps(plain, ensure_ascii=False, indent=2)
+    return str(plain)

@@ -1,0 +1,106 @@
+"""A run's events as messages: what a later run of the conversation remembers.
+
+Used by the runtime for history and by `Run` for its notes. Invariant: every tool call has its
+result, so any provider accepts the conversation, however the run ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from roadworthy.events import (
+    Delivered,
+    InputReceived,
+    LoopNoticed,
+    ModelReplied,
+    RunEvent,
+    RunStarted,
+    ToolOutcome,
+)
+from roadworthy.messages import Message, Text, ToolResult
+
+
+def runtime_note(text: str) -> Message:
+    """A word of the runtime to the model, in the user's place."""
+    return Message(role="user", parts=(Text(text=f"[runtime] {text}"),), by_runtime=True)
+
+
+def loop_note(event: LoopNoticed) -> str:
+    """What the model is told about a repeat."""
+    return (
+        f"{event.tool} came to the same state {event.repeat} times; asking again changes nothing. "
+        "Use another way, or answer with what you have."
+    )
+
+
+def transcript(events: Iterable[RunEvent]) -> list[Message]:
+    """The conversation as told by one run's events, ending with what was delivered."""
+    messages: list[Message] = []
+    results: dict[str, ToolResult] = {}
+    delivered: str | None = None
+    turn_key = ""
+    for event in events:
+        if isinstance(event, RunStarted):
+            messages.append(event.input)
+        elif isinstance(event, ModelReplied) and event.key.endswith("/model"):
+            _close_turn(messages, turn_key, results)
+            turn_key = event.key.removesuffix("model")
+            messages.append(event.reply.message)
+        elif isinstance(event, ToolOutcome):
+            results[event.key] = event.result
+        elif isinstance(event, InputReceived):
+            results[event.key] = ToolResult(tool="ask_user", call_id="", content=event.input.text)
+        elif isinstance(event, LoopNoticed):
+            _close_turn(messages, turn_key, results)
+            messages.append(runtime_note(loop_note(event)))
+        elif isinstance(event, Delivered):
+            delivered = event.text
+    _close_turn(messages, turn_key, results, delivered)
+    return messages
+
+
+def _close_turn(
+    messages: list[Message],
+    turn_key: str,
+    results: dict[str, ToolResult],
+    delivered: str | None = None,
+) -> None:
+    """Answer the last reply's calls; replace a final answer by what the user was shown."""
+    last = messages[-1] if messages else None
+    if last is None or last.role != "assistant":
+        if delivered is not None:
+            messages.append(Message.assistant(delivered))
+        return
+    calls = last.tool_calls
+    found = [_result(turn_key, index, results) for index in range(len(calls))]
+    if calls and any(found):
+        parts = tuple(
+            ToolResult(
+                tool=call.tool,
+                call_id=call.id,
+                content=result.content if result else "No result: the turn ended here.",
+                status=result.status if result else "skipped",
+                files=result.files if result else (),
+            )
+            for call, result in zip(calls, found, strict=True)
+        )
+        messages.append(Message(role="tool", parts=parts))
+        if delivered is not None:
+            messages.append(Message.assistant(delivered))
+    elif delivered is not None and (calls or last.text != delivered):
+        messages[-1] = Message.assistant(delivered)
+    elif calls:
+        messages[-1] = _without_calls(last)
+
+
+def _result(turn_key: str, index: int, results: dict[str, ToolResult]) -> ToolResult | None:
+    return results.get(f"{turn_key}tool/{index}") or results.get(f"{turn_key}ask/{index}")
+
+
+def _without_calls(message: Message) -> Message:
+    texts: Sequence[Text] = [p for p in message.parts if isinstance(p, Text)]
+    return Message(
+        role="assistant",
+        parts=tuple(texts) or (Text(text="(no answer)"),),
+        provider=message.provider,
+    )
