@@ -6,7 +6,7 @@ Names are loaded on first use, so that `import roadworthy` costs next to nothing
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from roadworthy.agent import Agent as Agent
@@ -70,14 +70,14 @@ _HOMES = {
     "guardrail": "guardrails",
     "tool": "tools",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - sorted gives a list of str
+__all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'roadworthy' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"roadworthy.{home}"), name)
+    value: object = getattr(importlib.import_module(f"roadworthy.{home}"), name)
     globals()[name] = value
     return value
 

@@ -108,8 +108,8 @@ class Tool(Generic[Deps]):
         """The tool as a model sees it."""
         return ToolSpec(name=self.name, description=self.description, parameters=self.parameters)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # plain calls keep working in user code
-        """Call the undecorated function."""
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Call the undecorated function, so that it stays usable in user code."""
         return self.function(*args, **kwargs)
 
 
@@ -234,7 +234,7 @@ class Agent(Generic[Deps, Output]):
         }
 
 
-def _qualname(thing: Any) -> str:
+def _qualname(thing: object) -> str:
     module = getattr(thing, "__module__", "")
     return f"{module}.{getattr(thing, '__qualname__', str(thing))}"
 

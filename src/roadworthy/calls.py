@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -26,6 +26,7 @@ from roadworthy.models.catalog import Catalog
 from roadworthy.models.prices import Rates
 from roadworthy.models.tokens import fixed_bound, message_bound
 from roadworthy.run import Done, Run, Stop
+from roadworthy.store.database import Tx
 
 ATTEMPTS_PER_MODEL = 4
 LEAST_TOKENS = 200  # a shrunk reply below this is of no use to anybody
@@ -63,7 +64,7 @@ class ModelCalls:
 
     ledger: Ledger
     catalog: Catalog
-    random: random.Random = field(default_factory=random.Random)
+    random: random.Random = field(default_factory=random.Random)  # noqa: S311 - jitter
 
     async def ask(self, run: Run, asked: Asked) -> Reply:
         """The model's reply to the run's messages, from the record or by a paid call.
@@ -90,7 +91,8 @@ class ModelCalls:
         wanted = run.options.model or run.agent.model
         if asked.closing and asked.messages is not None:
             wanted = self.catalog.smallest(wanted)
-        attempt, error = run.tried(asked.key), ModelRejected("no model was tried")
+        attempt = run.tried(asked.key)
+        error: ModelError = ModelRejected("no model was tried")
         request_hash = _request_hash(run, asked)
         for model in self.catalog.chain(wanted):
             last = attempt + ATTEMPTS_PER_MODEL
@@ -135,9 +137,7 @@ class ModelCalls:
 
     def closing_reserve(self, run: Run) -> tuple[str, Amount] | None:
         """What one short last answer costs at worst; held from the first paid call on."""
-        model = self.catalog.chain(
-            self.catalog.smallest(run.options.model or run.agent.model)
-        )[0]
+        model = self.catalog.chain(self.catalog.smallest(run.options.model or run.agent.model))[0]
         nanos = self.catalog.rates(model).worst(CLOSING_INPUT, CLOSING_OUTPUT)
         return (closing_id(run), Amount(nanos, CLOSING_INPUT + CLOSING_OUTPUT))
 
@@ -169,8 +169,7 @@ class _Trial:
             await self._failed(held, error, final=final)
             return error
         except BaseException:  # cancelled or stopped: the request has left all the same
-            error = ModelOutcomeUnknown("interrupted")
-            await self._failed(held, error, final=True)
+            await self._failed(held, ModelOutcomeUnknown("interrupted"), final=True)
             raise
         micros = int((run.clock.monotonic() - started) * MICROS)
         return self._done(held, reply, rates, micros)
@@ -269,7 +268,7 @@ class _Trial:
             phase=self.asked.phase,
             gave_up=not again,
         )
-        state = "assumed" if error.charge_unknown else "released"
+        state: Literal["assumed", "released"] = "assumed" if error.charge_unknown else "released"
         await run.record(
             failed, also=lambda tx: settle(tx, held.reservation, charged, state, key=failed.key)
         )
@@ -296,7 +295,7 @@ class _Trial:
             request_hash=self.request_hash,
         )
 
-        def also(tx: Any) -> None:
+        def also(tx: Tx) -> None:
             settle(tx, held.reservation, actual, key=self.asked.key)
 
         beside = self.asked.beside(reply) if self.asked.beside else ()

@@ -1,6 +1,6 @@
 """Time, injected: the one place that reads the system clock.
 
-Everything that waits, expires or measures takes a `Clock`; tests pass `roadworthy.testing.FakeClock`.
+What waits, expires or measures takes a `Clock`; tests pass `roadworthy.testing.FakeClock`.
 """
 
 from __future__ import annotations

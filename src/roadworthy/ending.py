@@ -8,21 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from msgspec.structs import replace
 
 from roadworthy.agent import Agent, Verdict
 from roadworthy.budget import release_all
 from roadworthy.calls import CLOSING_INPUT, CLOSING_OUTPUT, Asked, ModelCalls
 from roadworthy.errors import ModelError
-from roadworthy.events import ApprovalAsked, Delivered, EscalationRaised, Noted, RunEnded, RunWaiting
+from roadworthy.events import (
+    ApprovalAsked,
+    Delivered,
+    EscalationRaised,
+    Noted,
+    RunEnded,
+    RunWaiting,
+)
 from roadworthy.guardrails.verdicts import Checked, check
 from roadworthy.messages import Message
-from roadworthy.result import Approval, EndStatus, Reason, Report, RunResult
+from roadworthy.result import Approval, EndStatus, Reason, Report, RunResult, WaitStatus
 from roadworthy.run import Done, RecordEnds, Run, Stop, Suspend, Wait
-from roadworthy.store import runs
-from roadworthy.store.runs import WaitRow
+from roadworthy.store import runs, waits
+from roadworthy.store.database import Tx
+from roadworthy.store.waits import WaitRow
 from roadworthy.tool_calls import ToolCalls
-from roadworthy.tools.outputs import OutputReader, shown
+from roadworthy.tools.outputs import OutputReader
 from roadworthy.transcript import runtime_note
 
 LIMITS: tuple[Reason, ...] = (
@@ -57,7 +67,7 @@ class Desk:
     output: OutputReader | None
 
 
-async def checked(run: Run, stage: Any, text: str, key: str) -> Checked:
+async def checked(run: Run, stage: Literal["input", "output"], text: str, key: str) -> Checked:
     """The text after the stage's guardrails, decided once and recorded when they object."""
     if not any(guard.stage == stage for guard in run.agent.guardrails):
         return await check((), stage, text, run.context(), key)
@@ -79,11 +89,11 @@ async def checked(run: Run, stage: Any, text: str, key: str) -> Checked:
     return Checked(recorded["text"], Verdict(recorded["action"], recorded["why"]), ())
 
 
-async def answered(run: Run, desk: Desk, text: str, output: Any) -> RunResult[Any]:
+async def answered(run: Run, desk: Desk, text: str, output: object) -> RunResult[Any]:
     """The run completes with this checked answer."""
     plain = None if desk.output is None else desk.output.plain(output)
-    result = _result(run, "completed", "answered", text, Report(done=_done(run)), output=plain)
-    return await _end(run, result)
+    result = _result(run, "completed", "answered", text, Report(done=_done(run)))
+    return await _end(run, replace(result, output=plain))
 
 
 async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
@@ -98,7 +108,7 @@ async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
         text = verdict.text if verdict.verdict.action == "allow" else ""
     done = _done(run)
     report = Report(done=done, missing=_missing(run), why=stop.why)
-    status = _status(stop.reason, bool(text or done))
+    status = _status(stop.reason, has_value=bool(text or done))
     rendered = text or _rendered(stop.reason, report)
     return await _end(run, _result(run, status, stop.reason, rendered, report), stop)
 
@@ -112,19 +122,19 @@ async def suspend(run: Run, suspend: Suspend) -> RunResult[Any]:
     question = next((str(w.detail) for w in suspend.waits if w.kind == "user"), None)
     report = Report(done=_done(run), missing=tuple(w.reason or "an answer" for w in suspend.waits))
     text = question or "This needs a moment: somebody has to confirm it first."
-    result = _result(
-        run, "waiting", "waiting", text, report, waiting=approvals, question=question
+    result = replace(
+        _result(run, "waiting", "waiting", text, report), waiting=approvals, question=question
     )
-    kind = "user" if question is not None else "person"
+    kind: Literal["user", "person"] = "user" if question is not None else "person"
     events = [
         *(_asked(w) for w in suspend.waits if w.kind != "user"),
         RunWaiting(key=f"turn/{run.turn}", status="waiting", kind=kind, result=result),
     ]
 
-    def also(tx: Any) -> None:
+    def also(tx: Tx) -> None:
         now = run.clock.now()
         for wait in suspend.waits:
-            runs.add_wait(tx, _row(run, wait), run.position.seal, now)
+            waits.add(tx, _row(run, wait), run.position.seal, now)
         runs.set_status(tx, run.id, "waiting", "waiting", _totals(run), now)
 
     await run.record(*events, also=also)
@@ -179,7 +189,7 @@ def _trimmed(messages: list[Message], most_bytes: int) -> list[Message]:
 
 
 def _result(
-    run: Run, status: Any, reason: Reason, text: str, report: Report, **more: Any
+    run: Run, status: EndStatus | WaitStatus, reason: Reason, text: str, report: Report
 ) -> RunResult[Any]:
     return RunResult(
         run_id=run.id,
@@ -189,7 +199,6 @@ def _result(
         report=report,
         usage=run.usage,
         conversation=run.conversation,
-        **more,
     )
 
 
@@ -205,7 +214,7 @@ async def _end(run: Run, result: RunResult[Any], stop: Stop | None = None) -> Ru
         else ()
     )
 
-    def also(tx: Any) -> None:
+    def also(tx: Tx) -> None:
         release_all(tx, run.id)
         runs.set_status(tx, run.id, status, result.reason, _totals(run), run.clock.now())
 
@@ -214,7 +223,7 @@ async def _end(run: Run, result: RunResult[Any], stop: Stop | None = None) -> Ru
     return result
 
 
-def _status(reason: Reason, has_value: bool) -> EndStatus:
+def _status(reason: Reason, *, has_value: bool) -> EndStatus:
     if reason in ("cancelled", "guardrail"):
         return "stopped"
     if reason in LIMITS or reason == "escalated":

@@ -17,6 +17,7 @@ from roadworthy.limits import Phase
 from roadworthy.messages import JsonObject, Message, Reply, ToolResult
 from roadworthy.result import Decision, EndStatus, Reason, RunResult, WaitStatus
 
+
 class RunEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One fact. `key` names the step it belongs to; run_id, seq and at come from its row.
 

@@ -42,6 +42,7 @@ from roadworthy.messages import Message
 from roadworthy.models.catalog import Catalog
 from roadworthy.result import RunResult
 from roadworthy.run import (
+    Brief,
     JournalPort,
     Past,
     Ports,
@@ -52,11 +53,12 @@ from roadworthy.run import (
     Stop,
     Unit,
 )
-from roadworthy.store import runs
+from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.journal import Journal
-from roadworthy.store.runs import RunRow, WaitRow
+from roadworthy.store.runs import RunRow
+from roadworthy.store.waits import WaitRow
 from roadworthy.tool_calls import Hands, ToolCalls
 from roadworthy.tools.execution import ToolThreads
 from roadworthy.tools.outputs import OutputReader
@@ -182,7 +184,7 @@ class Executor:
         except Fenced:
             log.warning("run %s was taken over", run_id, extra={"run": run_id})
         except StoreError as error:
-            log.error("run %s is left as it is: %s", run_id, error, extra={"run": run_id})
+            log.warning("run %s is left as it is: %s", run_id, error, extra={"run": run_id})
         finally:
             del self._active[run_id]
 
@@ -194,12 +196,11 @@ class Executor:
 
         def also(tx: Tx) -> None:
             for command_id in commands:
-                runs.do_command(tx, command_id, now)
+                waits.do_command(tx, command_id, now)
 
         await run.record(begun, *_changes(loaded, run.agent), *requested, also=also)
         try:
-            if _deaths(loaded.events) >= MOST_DEATHS:
-                raise Stop("poison", f"{MOST_DEATHS} processes died executing it; it is parked.")
+            _check_poison(loaded.events)
             async with AsyncExitStack() as stack:
                 await self._open_deps(run, stack)
                 result = await converse(run, desk)
@@ -230,7 +231,7 @@ class Executor:
 
     async def _commands(self, run: Run) -> tuple[list[RunEvent], list[int]]:
         """Take the commands left for this run; what they ask is journaled with its segment."""
-        left = await self.house.read(lambda tx: runs.commands_for(tx, run.id))
+        left = await self.house.read(lambda tx: waits.commands_for(tx, run.id))
         requested: list[RunEvent] = []
         done: list[int] = []
         for command_id, _, _, by in left:
@@ -246,7 +247,7 @@ class Executor:
         if run is not None:
             run.cancel()
             await run.record(
-                CancelRequested(by=by), also=lambda tx: runs.do_command(tx, command_id, now)
+                CancelRequested(by=by), also=lambda tx: waits.do_command(tx, command_id, now)
             )
 
     def executes(self, run_id: str) -> bool:
@@ -269,7 +270,7 @@ class Executor:
             return Loaded(
                 row=row,
                 events=events,
-                waits=runs.waits(tx, run_id),
+                waits=waits.of_run(tx, run_id),
                 history=history,
                 seal=seal,
             )
@@ -283,16 +284,15 @@ class Executor:
         reopened = [e for e in loaded.events if isinstance(e, RunReopened)]
         if reopened and reopened[-1].limits is not None:
             options = options_with_limits(options, reopened[-1].limits)
-        run = Run(
+        brief = Brief(
             agent=agent,
             user=User(row.user, row.tenant),
             conversation=row.conversation,
             options=options,
-            position=position,
-            past=_past(loaded),
-            ports=Ports(journal=journal, live=self.house.live, clock=self.house.clock),
-            messages=[*options.history, *loaded.history, started.input],
+            messages=(*options.history, *loaded.history, started.input),
         )
+        ports = Ports(journal=journal, live=self.house.live, clock=self.house.clock)
+        run = Run(brief, position, _past(loaded), ports)
         if _is_cancelled(loaded.events):
             run.cancel()
         return run
@@ -430,6 +430,12 @@ def _deaths(events: Sequence[RunEvent]) -> int:
     return deaths
 
 
+def _check_poison(events: Sequence[RunEvent]) -> None:
+    """Raises: Stop: the run has ended too many processes."""
+    if _deaths(events) >= MOST_DEATHS:
+        raise Stop("poison", f"{MOST_DEATHS} processes died executing it; it is parked.")
+
+
 def _is_cancelled(events: Sequence[RunEvent]) -> bool:
     cancelled = False
     for event in events:
@@ -448,4 +454,3 @@ def _changes(loaded: Loaded, agent: Agent[Any, Any]) -> list[RunEvent]:
             known = event.new
     now = agent.fingerprint
     return [] if now == known else [DeclarationChanged(old=known, new=now)]
-

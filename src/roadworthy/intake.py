@@ -23,7 +23,7 @@ from roadworthy.limits import Limits
 from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
 from roadworthy.result import Reason
 from roadworthy.run import Position, RunOptions, Unit
-from roadworthy.store import runs
+from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.journal import append_outside
@@ -107,7 +107,7 @@ class Intake:
         now = self._house.clock.now()
 
         def apply(tx: Tx) -> bool:
-            answered = runs.answer_wait(tx, wait_id, answer, seal, now)
+            answered = waits.answer(tx, wait_id, answer, seal, now)
             runs.wake(tx, run_id, now)
             return answered
 
@@ -142,7 +142,7 @@ class Intake:
                     "or a budget ended can be resumed. Start a new run."
                 )
             if runs.has_later(tx, current):
-                raise NotResumable(f"The conversation of run {run_id} has gone on; start a new run.")
+                raise NotResumable(f"The conversation of {run_id} has gone on; start a new run.")
             append_outside(tx, run_id, event, seal, (runs.last_seq(tx, run_id) + 1, now))
             runs.wake(tx, run_id, now)
 
@@ -210,10 +210,10 @@ def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> str | None:
     active = runs.active_run(tx, request.user.tenant, request.conversation or "")
     if active is None:
         return None
-    for wait in runs.waits(tx, active):
+    for wait in waits.of_run(tx, active):
         if wait.kind == "user" and wait.answered_at is None:
             answer = {"input": msgspec.to_builtins(request.input)}
-            runs.answer_wait(tx, wait.id, answer, seal, now)
+            waits.answer(tx, wait.id, answer, seal, now)
             runs.wake(tx, active, now)
             return active
     if request.options.when_busy == "reject":

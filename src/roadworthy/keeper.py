@@ -13,7 +13,7 @@ from roadworthy.engine.inline import InlineEngine
 from roadworthy.errors import StoreError
 from roadworthy.executor import Executor
 from roadworthy.run import Unit
-from roadworthy.store import runs
+from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.ownership import RENEW_SECONDS, leave, take, this_process
@@ -58,11 +58,9 @@ class Keeper:
     async def _renew(self) -> None:
         now = self._house.clock.now()
         try:
-            held = await self._house.journal.commit(
-                Unit(apply=lambda tx: take(tx, self._me, now))
-            )
+            held = await self._house.journal.commit(Unit(apply=lambda tx: take(tx, self._me, now)))
         except StoreError as error:
-            log.error("the lease cannot be renewed: %s", error)
+            log.warning("the lease cannot be renewed: %s", error)
             return
         if held and not self.owner:
             self.owner = True
@@ -89,11 +87,11 @@ class Keeper:
                     try:
                         await self.hear()
                     except StoreError as error:
-                        log.error("commands cannot be read: %s", error)
+                        log.warning("commands cannot be read: %s", error)
 
     async def hear(self) -> None:
         """Carry out what was left for runs of this process, and start what is executable."""
-        for command_id, run_id, _, by in await self._house.read(runs.commands):
+        for command_id, run_id, _, by in await self._house.read(waits.commands):
             if self._executor.executes(run_id):
                 await self._executor.obey(command_id, run_id, by)
         await self.start_unfinished()
@@ -101,16 +99,16 @@ class Keeper:
     async def _expire(self) -> None:
         """A wait whose deadline has passed is answered with its safe default: no."""
         now = self._house.clock.now()
-        due = await self._house.read(lambda tx: runs.due_waits(tx, now))
+        due = await self._house.read(lambda tx: waits.due(tx, now))
         for wait_id in due:
 
             def answer(tx: Tx, wait_id: str = wait_id) -> None:
-                wait = runs.wait_by_id(tx, wait_id)
+                wait = waits.by_id(tx, wait_id)
                 if wait is not None:
                     row = runs.get(tx, wait.run_id)
                     seal = Seal(runs.tenant_key_of(tx, row.tenant))
                     reply = {"decision": "reject", "by": "", "note": "Nobody decided in time."}
-                    runs.answer_wait(tx, wait_id, reply, seal, now)
+                    waits.answer(tx, wait_id, reply, seal, now)
                     runs.wake(tx, wait.run_id, now)
 
             await self._house.journal.commit(Unit(apply=answer))

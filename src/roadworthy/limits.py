@@ -100,7 +100,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.usd is None and self.tokens is None:
-            raise DeclarationError(f"Budget({self.scope!r}, {self.window!r}): give usd= or tokens=.")
+            raise DeclarationError(f"Budget({self.scope!r}): give usd= or tokens=.")
         if self.usd is not None and to_nanos(self.usd) < 0:
             raise DeclarationError("Budget(usd=) must not be negative.")
         if self.tokens is not None and self.tokens < 0:

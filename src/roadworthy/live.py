@@ -68,5 +68,5 @@ class Live:
         try:
             assert self._hook is not None  # noqa: S101 - asked by the only caller
             self._hook(event)
-        except Exception:  # noqa: BLE001 - border: a user's hook only looks on
+        except Exception:  # border: a user's hook only looks on
             log.warning("on_event failed", exc_info=True)

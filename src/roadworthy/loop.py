@@ -51,7 +51,7 @@ async def converse(run: Run, desk: Desk) -> RunResult[Any]:
                     revisions = revise(why, revisions)
                     run.messages.append(told(results)) if results else run.note(why)
                 case Escalate(why, text):
-                    raise Stop("escalated", why, text=text)
+                    return await close(run, desk, Stop("escalated", why, text=text))
     except Suspend as waits:
         return await suspend(run, waits)
     except Stop as stop:

@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from roadworthy import transcripts
 from roadworthy.errors import DeclarationError
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 JsonObject: TypeAlias = Mapping[str, Any]
 """A JSON object. Typed loosely: mypy cannot follow the recursive alias through `call["x"] > 5`."""
 

@@ -161,8 +161,8 @@ class RunOptions:
 class Done(Generic[OutcomeT]):
     """What an effect came to: its outcome, facts beside it, and rows to change with it.
 
-    `then` is called once they are durable. `free`: a read without cost; repeating it after a crash is harmless, so its commit may ride
-    with the next one.
+    `then` is called once they are durable. `free`: a read without cost; repeating it after a
+    crash is harmless, so its commit may ride with the next one.
     """
 
     outcome: OutcomeT
@@ -264,29 +264,29 @@ class Ports:
     clock: Clock
 
 
+@dataclass(frozen=True, kw_only=True)
+class Brief:
+    """Who asks what of whom: the run's agent, user, conversation, options and messages so far."""
+
+    agent: Agent[Any, Any]
+    user: User
+    conversation: str | None
+    options: RunOptions
+    messages: Sequence[Message]
+
+
 class Run:
     """One run in execution. `messages` grows by what is recorded, never changes behind."""
 
-    def __init__(
-        self,
-        *,
-        agent: Agent[Any, Any],
-        user: User,
-        conversation: str | None,
-        options: RunOptions,
-        position: Position,
-        past: Past,
-        ports: Ports,
-        messages: list[Message],
-    ) -> None:
+    def __init__(self, brief: Brief, position: Position, past: Past, ports: Ports) -> None:
         self.id = position.run_id
-        self.agent = agent
-        self.user = user
-        self.conversation = conversation
-        self.options = options
-        self.limits = options.limits or agent.limits
+        self.agent = brief.agent
+        self.user = brief.user
+        self.conversation = brief.conversation
+        self.options = brief.options
+        self.limits = brief.options.limits or brief.agent.limits
         self.position = position
-        self.messages = messages
+        self.messages = list(brief.messages)
         self.meter = Meter(earlier_seconds=past.earlier_seconds)
         self.past = past
         self.clock = ports.clock
@@ -356,7 +356,7 @@ class Run:
             self._journal.commit(Unit(position=self.position, events=events, apply=also, must=must))
         )
 
-    async def value(self, key: str, read: Callable[[], Any]) -> Any:
+    async def value(self, key: str, read: Callable[[], object]) -> Any:  # noqa: ANN401 - JSON
         """Something variable (time, an instruction function), read once and recorded."""
 
         async def effect() -> Done[Noted]:
@@ -384,9 +384,9 @@ class Run:
         for event in self.past.attempts.get(key, ()):
             if isinstance(event, ModelIntended | ToolIntended):
                 found = event
-            elif isinstance(event, ModelFailed) and isinstance(found, ModelIntended):
-                found = None
-            elif isinstance(event, ToolAttemptFailed) and event.applied == "no":
+            elif isinstance(event, ModelFailed) or (
+                isinstance(event, ToolAttemptFailed) and event.applied == "no"
+            ):
                 found = None
         return found
 
@@ -402,9 +402,7 @@ class Run:
         """What a user's function is handed. `key` becomes its idempotency key."""
 
         def report(text: str) -> None:
-            self.live.publish(
-                self.id, ToolProgress(run_id=self.id, key=key, tool=tool, text=text)
-            )
+            self.live.publish(self.id, ToolProgress(run_id=self.id, key=key, tool=tool, text=text))
 
         return RunContext(
             run_id=self.id,
@@ -473,6 +471,7 @@ class Run:
 
 
 __all__ = [
+    "Brief",
     "Done",
     "JournalPort",
     "LivePort",

@@ -31,7 +31,7 @@ from roadworthy.models.providers import ProviderOptions
 from roadworthy.result import Decision, RunResult
 from roadworthy.run import RunOptions, Unit
 from roadworthy.settings import Settings, set_up_logging
-from roadworthy.store import migrations, runs
+from roadworthy.store import migrations, runs, waits
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.journal import Journal
 from roadworthy.store.runs import RunRow
@@ -237,17 +237,13 @@ class Runtime:
         try:
             while True:
                 row = await opened.house.read(lambda tx: runs.get(tx, run_id))
-                for event in await opened.house.read(lambda tx: runs.events(tx, run_id, after)):
+                for event in await opened.events_after(run_id, after):
                     after = event.seq
                     yield opened.shown(event, row.pattern)
                 if row.status not in ("queued", "running"):
                     return
-                async for live in opened.follow(queue):
+                async for live in opened.follow(queue, after):
                     if isinstance(live, RunEvent):
-                        if live.seq <= after:
-                            continue
-                        if live.seq > after + 1:
-                            break  # missed some: read the journal again
                         after = live.seq
                         live = opened.shown(live, row.pattern)
                     yield live
@@ -290,7 +286,7 @@ class Runtime:
         RunError: the arguments do not fit the tool.
         """
         opened = self._open
-        wait = await opened.house.read(lambda tx: runs.wait_by_id(tx, approval_id))
+        wait = await opened.house.read(lambda tx: waits.by_id(tx, approval_id))
         if wait is None or wait.answered_at is not None or wait.kind == "user":
             raise UnknownApproval(f"No open approval {approval_id!r}; it may be decided already.")
         if decision == "edit":
@@ -315,7 +311,7 @@ class Runtime:
 
         def leave(tx: Tx) -> None:
             if runs.get(tx, run_id).status in ("queued", "running", "waiting", "escalated"):
-                runs.add_command(tx, run_id, "cancel", by, now)
+                waits.add_command(tx, run_id, "cancel", by, now)
                 runs.wake(tx, run_id, now)
 
         await opened.journal.commit(Unit(apply=leave))
@@ -332,9 +328,7 @@ class Runtime:
         if opened.keeper.owner:
             opened.engine.start(run_id)
 
-    async def history(
-        self, conversation: str, *, user: User | str = "anonymous"
-    ) -> list[Message]:
+    async def history(self, conversation: str, *, user: User | str = "anonymous") -> list[Message]:
         """All messages of a conversation, oldest first. The user names the tenant."""
         tenant = user.tenant if isinstance(user, User) else ""
 
@@ -398,10 +392,12 @@ class _Opened:
     def shown(self, event: RunEvent, pattern: str) -> RunEvent:
         """An event as users see it: typed outputs."""
         if isinstance(event, RunEnded | RunWaiting) and event.result.output is not None:
-            return msgspec.structs.replace(
-                event, result=self.executor.typed(event.result, pattern)
-            )
+            return msgspec.structs.replace(event, result=self.executor.typed(event.result, pattern))
         return event
+
+    async def events_after(self, run_id: str, after: int) -> list[RunEvent]:
+        """The journaled events after a position."""
+        return await self.house.read(lambda tx: runs.events(tx, run_id, after))
 
     async def until(self, ended: asyncio.Event) -> None:
         """Wait for the signal, or a moment when another process executes the run."""
@@ -412,14 +408,22 @@ class _Opened:
             pass
         ended.clear()
 
-    async def follow(self, queue: asyncio.Queue[StreamEvent]) -> AsyncIterator[StreamEvent]:
-        """Live events; ends when another process executes and the journal must be polled."""
+    async def follow(
+        self, queue: asyncio.Queue[StreamEvent], after: int
+    ) -> AsyncIterator[StreamEvent]:
+        """Live events after a position; ends where the journal must be read again."""
         while True:
             try:
                 async with asyncio.timeout(None if self.keeper.owner else 0.1):
                     event = await queue.get()
             except TimeoutError:
-                return
+                return  # another process executes it: poll
+            if isinstance(event, RunEvent):
+                if event.seq <= after:
+                    continue
+                if event.seq > after + 1:
+                    return  # some were missed
+                after = event.seq
             yield event
 
 

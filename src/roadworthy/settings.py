@@ -34,10 +34,8 @@ class Settings:
         try:
             seconds = float(busy)
         except ValueError as error:
-            raise ConfigurationError(f"ROADWORTHY_BUSY={busy!r}: use seconds, such as 5.") from error
-        return cls(
-            url=os.environ.get("ROADWORTHY_URL", cls.url), log=log, busy_seconds=seconds
-        )
+            raise ConfigurationError(f"ROADWORTHY_BUSY={busy!r}: use seconds, e.g. 5.") from error
+        return cls(url=os.environ.get("ROADWORTHY_URL", cls.url), log=log, busy_seconds=seconds)
 
 
 class _RunIds(logging.Filter):

@@ -181,18 +181,16 @@ def decide(run: Run, desk: Desk, reply: Reply) -> Meaning:
     escalation = next((c for c in calls if c.tool == ESCALATE.name), None)
     if escalation is not None and "escalate" in run.agent.may:
         return Escalate(str(escalation.arguments.get("reason", "")), reply.text)
-    final = next((c for c in calls if c.tool == FINAL_ANSWER), None)
-    if final is not None and desk.output is not None:
-        return _final(desk, calls, final)
     if calls:
-        return UseTools(calls)
+        final = next((c for c in calls if c.tool == FINAL_ANSWER), None)
+        ends = final is not None and desk.output is not None
+        return _final(desk, calls, final) if final and ends else UseTools(calls)
     if reply.finish == "filtered":
         return Escalate("The provider's filter held the answer back.")
     if desk.output is not None:
         return _structured(desk, reply)
-    if not reply.text.strip():
-        return Retry("Your answer was empty. Answer the user.")
-    return Answer(reply.text)
+    empty = not reply.text.strip()
+    return Retry("Your answer was empty. Answer the user.") if empty else Answer(reply.text)
 
 
 def _final(desk: Desk, calls: Sequence[ToolCall], final: ToolCall) -> Meaning:

@@ -1,9 +1,9 @@
 """Recorded provider exchanges, served over loopback, and our own reading of their bodies."""
 
-import base64
 import gzip
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from tests.structure.tree import ROOT
 
 KIT = Path(os.environ.get("ROADWORTHY_TESTKIT", ROOT.parent / "shared" / "testkit")) / "providers"
+
+Body: TypeAlias = Any
+"""Parsed JSON of a provider, read by its documented names."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,13 @@ class Exchange:
 
 
 def flows(pack: str, ending: str) -> list[list[Exchange]]:
-    """The flows of a pack that use the model endpoint `ending` alone."""
+    """The flows of a pack whose paths all match `ending`: the model's own endpoint."""
     with gzip.open(KIT / f"{pack}.json.gz", "rt") as file:
         recorded = json.load(file)["flows"]
     found = []
     for flow in recorded:
         paths = [e["path"].split("?")[0].split("#")[0] for e in flow["flow"]]
-        if all(ending in path for path in paths) and not any("count" in path for path in paths):
+        if all(re.search(ending, path) for path in paths):
             found.append([_exchange(flow["id"], i, e) for i, e in enumerate(flow["flow"])])
     return found
 
@@ -83,7 +86,7 @@ class Server:
         """Start this flow from its first answer."""
         self.get(f"/__use/{quote(flow, safe='')}")
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str) -> Body:
         """One of the server's own pages."""
         with urllib.request.urlopen(self.url + path, timeout=10) as answer:  # noqa: S310 -- loopback
             return json.load(answer)
@@ -117,24 +120,25 @@ def _wait(server: Server) -> None:
     raise TimeoutError("the replay server did not start")
 
 
-def read_chat(body: Any) -> Seen:
+def read_chat(body: Body) -> Seen:
     """OpenAI chat format (also Groq and Mistral)."""
     message, usage = body["choices"][0]["message"], body["usage"]
     said = message.get("content") or ""
     if isinstance(said, list):
         said = "".join(part["text"] for part in said if part["type"] == "text")
     calls = [call["function"] for call in message.get("tool_calls") or ()]
+    said = re.sub(r"^<think>.*?</think>", "", said, flags=re.DOTALL)  # thinking, told as text
     details = usage.get("prompt_tokens_details") or {}
     return Seen(
         text=said,
         calls=tuple((call["name"], _object(call["arguments"])) for call in calls),
         input=usage["prompt_tokens"],
         output=usage["completion_tokens"],
-        cached=details.get("cached_tokens") or usage.get("num_cached_tokens") or 0,
+        cached=details.get("cached_tokens") or 0,
     )
 
 
-def read_responses(body: Any) -> Seen:
+def read_responses(body: Body) -> Seen:
     """OpenAI Responses format."""
     said = [part for item in body["output"] for part in item.get("content") or ()]
     calls = [item for item in body["output"] if item["type"] == "function_call"]
@@ -148,7 +152,7 @@ def read_responses(body: Any) -> Seen:
     )
 
 
-def read_anthropic(body: Any) -> Seen:
+def read_anthropic(body: Body) -> Seen:
     """Anthropic messages format: its input tokens leave the cached ones out."""
     usage, blocks = body["usage"], body["content"]
     written = usage.get("cache_creation_input_tokens") or 0
@@ -162,7 +166,7 @@ def read_anthropic(body: Any) -> Seen:
     )
 
 
-def read_google(body: Any) -> Seen:
+def read_google(body: Body) -> Seen:
     """Gemini format: thoughts are counted apart from the answer."""
     content = body["candidates"][0].get("content") or {}
     parts, usage = content.get("parts") or [], body["usageMetadata"]
@@ -170,13 +174,13 @@ def read_google(body: Any) -> Seen:
     return Seen(
         text="".join(part.get("text", "") for part in parts if not part.get("thought")),
         calls=tuple((call["name"], call.get("args") or {}) for call in calls),
-        input=usage["promptTokenCount"],
+        input=usage["promptTokenCount"] + usage.get("toolUsePromptTokenCount", 0),
         output=usage.get("candidatesTokenCount", 0) + usage.get("thoughtsTokenCount", 0),
         cached=usage.get("cachedContentTokenCount", 0),
     )
 
 
-def read_bedrock(body: Any) -> Seen:
+def read_bedrock(body: Body) -> Seen:
     """Bedrock converse format: its input tokens leave the cached ones out."""
     usage, blocks = body["usage"], body["output"]["message"]["content"]
     cached = usage.get("cacheReadInputTokens") or 0
@@ -190,12 +194,7 @@ def read_bedrock(body: Any) -> Seen:
     )
 
 
-def decoded(body: str) -> bytes:
-    """The bytes of a recorded body."""
-    return base64.b64decode(body[7:]) if body.startswith("base64:") else body.encode()
-
-
-def _object(raw: str) -> Any:
+def _object(raw: str) -> Body:
     """A call's arguments; None where the model wrote no object."""
     try:
         read = json.loads(raw or "{}")

@@ -239,6 +239,4 @@ def _shortage(tx: Tx, tight: Account, accounts: Sequence[Account], ask: Ask) -> 
         now, at_most = rows.left(tx, account)
         free[unit] = min(free[unit], now - beside.of(unit))
         most[unit] = min(most[unit], at_most - beside.of(unit) - (own.of(unit) if own else 0))
-    return _Short(
-        tight, Amount(free["usd"], free["tokens"]), Amount(most["usd"], most["tokens"])
-    )
+    return _Short(tight, Amount(free["usd"], free["tokens"]), Amount(most["usd"], most["tokens"]))

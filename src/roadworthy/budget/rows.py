@@ -53,9 +53,7 @@ _SETTLE = Statement(
         settled=a.c.settled + _P("settled_now"),
         assumed=a.c.assumed + _P("assumed_now"),
     )
-    .returning(
-        a.c.settled + a.c.assumed, a.c.cap, a.c.warned, a.c.scope, a.c.window, a.c.unit
-    )
+    .returning(a.c.settled + a.c.assumed, a.c.cap, a.c.warned, a.c.scope, a.c.window, a.c.unit)
 )
 _WARNED = Statement(update(a).where(a.c.id == _P("account_id")).values(warned=_P("percent")))
 _CLOSE = Statement(update(a).where(a.c.id == _P("account_id")).values(closed=1))
@@ -68,14 +66,10 @@ _OPEN_BY_ID = Statement(
 _END = Statement(
     update(r)
     .where(r.c.id == _P("reservation_id"), r.c.state == "held")
-    .values(
-        state=_P("state_now"), actual_nanos=_P("nanos_now"), actual_tokens=_P("tokens_now")
-    )
+    .values(state=_P("state_now"), actual_nanos=_P("nanos_now"), actual_tokens=_P("tokens_now"))
     .returning(r.c.nanos, r.c.tokens, r.c.accounts)
 )
-_HELD_OF_RUN = Statement(
-    select(r.c.id).where(r.c.run_id == _P("run_id"), r.c.state == "held")
-)
+_HELD_OF_RUN = Statement(select(r.c.id).where(r.c.run_id == _P("run_id"), r.c.state == "held"))
 
 
 def ensure(tx: Tx, accounts: Iterable[Account]) -> None:

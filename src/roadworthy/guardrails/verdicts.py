@@ -61,7 +61,7 @@ async def check(
 async def _ask(guard: Guardrail, text: str, context: RunContext[Any]) -> Verdict:
     try:
         answer = guard.function(context, text)
-        verdict = await answer if inspect.isawaitable(answer) else answer
+        verdict: object = await answer if inspect.isawaitable(answer) else answer
     except Exception as error:  # noqa: BLE001 - border: a user's check; it fails closed
         log.warning("guardrail %s failed: %s", guard.name, error, extra={"run": context.run_id})
         return Verdict.block(f"The check {guard.name!r} itself failed ({type(error).__name__}).")

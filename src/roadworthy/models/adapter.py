@@ -7,7 +7,7 @@ time, and nothing leaves but ModelError and ConfigurationError.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from roadworthy.limits import Price
 from roadworthy.messages import DeltaSink, Message, ModelRequest, OutputSpec, Reply, ToolSpec
 from roadworthy.models.failures import failure
 from roadworthy.models.history import Writer, parameters
-from roadworthy.models.replies import clean, reply
+from roadworthy.models.replies import clean, measured, reply
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -40,6 +40,7 @@ class ProviderModel:
     name: str
     provider: str
     library: Callable[[], LibraryModel]
+    closing: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
     price: Price | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     _messages: dict[int, tuple[Message, ModelMessage]] = field(default_factory=dict, repr=False)
@@ -72,6 +73,11 @@ class ProviderModel:
             raise ModelOutcomeUnknown(f"{self.name} did not answer in {seconds:g} s") from error
         except Exception as error:  # the border: SDKs raise what they like
             raise failure(error, sent=sent) from error
+
+    async def close(self) -> None:
+        """Close the running loop's connections; the next request opens new ones."""
+        if self.closing is not None:
+            await self.closing()
 
     def _history(self, library: LibraryModel, request: ModelRequest) -> list[ModelMessage]:
         """Each message is converted once: a message never changes after it is handed over."""
@@ -154,6 +160,15 @@ async def _stream(
             if text:
                 on_text(clean(text))
         response = stream.get()
-    if response.state not in ("complete", "suspended") or response.finish_reason is None:
+    if _cut(response):
         raise ModelOutcomeUnknown("The stream was cut before the reply was complete.")
     return response
+
+
+def _cut(response: ModelResponse) -> bool:
+    """Whether a stream ended early. For chat formats the library then says "stop" all the same,
+    so the provider's own word counts, or its usage, which comes last."""
+    if response.finish_reason is None or response.state not in ("complete", "suspended"):
+        return True
+    told = "finish_reason" in (response.provider_details or {})
+    return not told and response.finish_reason == "stop" and not measured(response)

@@ -70,6 +70,7 @@ def open_model(name: str, options: ProviderOptions | None = None) -> ProviderMod
         name=name,
         provider=provider + where,
         library=source.current,
+        closing=source.close,
         price=options.price or (Price.free() if free else None),
         headers=options.headers,
     )
@@ -144,6 +145,13 @@ class _Source:
             self._spare = None
             self._opened[loop] = found
         return found
+
+    async def close(self) -> None:
+        """Close the running loop's connections, those of a caller's own client excepted."""
+        opened = self._opened.pop(asyncio.get_running_loop(), None)
+        if opened is not None:
+            async with opened:  # the library closes what it owns on leaving
+                pass
 
 
 def _open(name: str, options: ProviderOptions) -> LibraryModel:

@@ -132,9 +132,15 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def measured(response: ModelResponse) -> bool:
+    """Whether the provider said what the reply used."""
+    given = response.usage
+    return not given.unmeasured_requests and bool(given.input_tokens or given.output_tokens)
+
+
 def _usage(response: ModelResponse, request: ModelRequest) -> TokenUsage:
     given = response.usage
-    if given.unmeasured_requests or not (given.input_tokens or given.output_tokens):
+    if not measured(response):
         return _assumed(request)
     cached = given.cache_read_tokens + given.cache_write_tokens
     return TokenUsage(

@@ -36,7 +36,7 @@ UPCASTERS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] 
 """(type, v) -> the body one version later. Pure, kept for ever."""
 
 
-def _hook(value: Any) -> Any:
+def _hook(value: object) -> object:
     """Typed outputs of users: pydantic models and the like, as plain data."""
     dump = getattr(value, "model_dump", None)
     if dump is not None:
@@ -125,7 +125,7 @@ def references(row: EventRow) -> list[str]:
     return list(msgspec.json.decode(row.refs).values()) if row.refs else []
 
 
-def _stow(value: Any, seal: Seal, payloads: dict[str, bytes]) -> Any:
+def _stow(value: object, seal: Seal, payloads: dict[str, bytes]) -> object:
     """Replace the bytes of files by their address."""
 
     def stow_file(file: File) -> File:
@@ -138,7 +138,7 @@ def _stow(value: Any, seal: Seal, payloads: dict[str, bytes]) -> Any:
     return _map_files(value, stow_file)
 
 
-def _map_files(value: Any, change: Callable[[File], File]) -> Any:
+def _map_files(value: object, change: Callable[[File], File]) -> object:
     if isinstance(value, Reply):
         message = _map_files(value.message, change)
         return value if message is value.message else replace(value, message=message)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeAlias, TypeVar
 
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.sql import ClauseElement
@@ -22,9 +22,10 @@ from roadworthy.events import RunEvent
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+Value: TypeAlias = str | int | bytes | float | None
 
 BUSY_SECONDS = 30.0
-_DIALECT = sqlite_dialect.dialect(paramstyle="qmark")  # type: ignore[no-untyped-call]
+_DIALECT = sqlite_dialect.dialect(paramstyle="qmark")
 _MEND = {
     "full": "The disk is full. Free space; outcomes in hand are kept and written then.",
     "malformed": "The file is damaged. Restore it from a backup; it is left as it is.",
@@ -56,15 +57,15 @@ class Tx:
         self._connection = connection
         self.emitted: list[RunEvent] = []
 
-    def run(self, statement: Statement, **values: Any) -> int:
+    def run(self, statement: Statement, **values: Value) -> int:
         """Execute a change. Returns the number of rows touched."""
         return self._execute(statement, values).rowcount
 
-    def rows(self, statement: Statement, **values: Any) -> list[Row]:
+    def rows(self, statement: Statement, **values: Value) -> list[Row]:
         """Execute a query (or a change with RETURNING)."""
         return self._execute(statement, values).fetchall()
 
-    def one(self, statement: Statement, **values: Any) -> Row | None:
+    def one(self, statement: Statement, **values: Value) -> Row | None:
         """The first row, or None."""
         row: Row | None = self._execute(statement, values).fetchone()
         return row
@@ -73,11 +74,11 @@ class Tx:
         """Journal this event with the unit."""
         self.emitted.append(event)
 
-    def control(self, sql: Any) -> None:
+    def control(self, sql: LiteralString) -> None:
         """BEGIN, COMMIT, SAVEPOINT and the like. Never values."""
         self._connection.execute(sql)
 
-    def _execute(self, statement: Statement, values: dict[str, Any]) -> sqlite3.Cursor:
+    def _execute(self, statement: Statement, values: dict[str, Value]) -> sqlite3.Cursor:
         sql, names, constants = statement.compiled
         parameters = [values[n] if n in values else constants[n] for n in names]
         return self._connection.execute(sql, parameters)
@@ -138,7 +139,7 @@ def guarded() -> Iterator[None]:
         text = str(error).lower()
         mend = next((mend for sign, mend in _MEND.items() if sign in text), "")
         if "no such table" in text or "no such column" in text:
-            raise StoreVersionError(f"The store does not have the expected schema: {error}") from error
+            raise StoreVersionError(f"The store has another schema: {error}") from error
         raise StoreUnavailable(f"The store failed: {error}. {mend}".strip()) from error
 
 

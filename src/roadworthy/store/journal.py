@@ -142,8 +142,9 @@ class Journal:
                 entry.result = unit.apply(tx)
             except StoreError as error:
                 entry.error = error
-            except Exception as error:  # noqa: BLE001 - border: a unit's bug fails only its unit
-                if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            except Exception as error:  # border: a unit's bug fails only its unit
+                database = isinstance(error, sqlite3.Error)
+                if database and not isinstance(error, sqlite3.IntegrityError):
                     raise
                 entry.error = error
             undo = entry.error is not None or isinstance(entry.result, Refusal)
@@ -189,7 +190,7 @@ class Journal:
         self._answer([_fail(e, error) for e in entries if not e.unit.must])
         kept = [e for e in entries if e.unit.must]
         if kept:
-            time.sleep(_RETRY_SECONDS)  # noqa: TID251 - the writer's own thread, real I/O trouble
+            time.sleep(_RETRY_SECONDS)  # the writer's own thread, real I/O trouble
         return kept
 
     def _answer(self, entries: list[_Entry]) -> None:
@@ -231,7 +232,9 @@ def add_event(
     )
 
 
-def append_outside(tx: Tx, run_id: str, event: RunEvent, seal: Seal, place: tuple[int, int]) -> None:
+def append_outside(
+    tx: Tx, run_id: str, event: RunEvent, seal: Seal, place: tuple[int, int]
+) -> None:
     """Add an event to a run that nobody executes. place: (position, microseconds UTC)."""
     payloads: dict[str, bytes] = {}
     row = encode(event, seal, payloads)
@@ -242,4 +245,3 @@ def _fail(entry: _Entry, error: BaseException) -> _Entry:
     entry.error = error
     entry.written.clear()
     return entry
-

@@ -7,9 +7,7 @@ at most one active run, and a status changes only together with its event.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
@@ -19,7 +17,7 @@ from roadworthy.errors import IdempotencyConflict, UnknownRun
 from roadworthy.events import RunEvent
 from roadworthy.result import Status
 from roadworthy.store import schema as s
-from roadworthy.store.codec import EventRow, Seal, decode, references
+from roadworthy.store.codec import EventRow, decode, references
 from roadworthy.store.database import Row, Statement, Tx
 
 _P = bindparam
@@ -61,23 +59,6 @@ class NewRun:
     fingerprint: str
     idempotency_key: str | None
     body_hash: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class WaitRow:
-    """One thing a run waits, or waited, for."""
-
-    id: str
-    run_id: str
-    key: str
-    kind: str
-    tool: str
-    asks: str
-    detail: Any
-    arguments_hash: str
-    expires: int | None
-    answered_at: int | None
-    answer: Any
 
 
 def _status(*these: str) -> ColumnElement[bool]:
@@ -213,32 +194,6 @@ _LATER = Statement(
         s.run.c.ordinal > _P("ordinal"),
     )
 )
-_ADD_WAIT = Statement(upsert(s.wait).on_conflict_do_nothing())
-_WAIT_COLUMNS = tuple(WaitRow.__dataclass_fields__)
-_WAITS = Statement(
-    select(*(s.wait.c[n] for n in _WAIT_COLUMNS)).where(s.wait.c.run_id == _P("run_id"))
-)
-_WAIT = Statement(select(*(s.wait.c[n] for n in _WAIT_COLUMNS)).where(s.wait.c.id == _P("wait_id")))
-_ANSWER_WAIT = Statement(
-    update(s.wait)
-    .where(s.wait.c.id == _P("wait_id"), s.wait.c.answered_at.is_(None))
-    .values(answered_at=_P("now"), answer=_P("answer_ref"))
-)
-_DUE_WAITS = Statement(
-    select(s.wait.c.id).where(s.wait.c.answered_at.is_(None), s.wait.c.expires <= _P("now"))
-)
-_ADD_PAYLOAD = Statement(upsert(s.payload).on_conflict_do_nothing())
-_ADD_COMMAND = Statement(
-    insert(s.command), columns=["run_id", "kind", "by", "at"]
-)
-_COMMANDS = Statement(
-    select(s.command.c.id, s.command.c.run_id, s.command.c.kind, s.command.c.by)
-    .where(s.command.c.done_at.is_(None))
-    .order_by(s.command.c.id)
-)
-_DO_COMMAND = Statement(
-    update(s.command).where(s.command.c.id == _P("command_id")).values(done_at=_P("now"))
-)
 
 
 def tenant_key(tx: Tx, tenant: str, fresh: bytes) -> bytes:
@@ -323,7 +278,7 @@ def claim(tx: Tx, run_id: str, holder: str, now: int) -> tuple[int, int] | None:
         if not tx.run(_TAKE_CONVERSATION, run_id=run_id, **place):
             return None
     claimed = tx.rows(_CLAIM, run_id=run_id, holder=holder, now=now)
-    return tuple(claimed[0]) if claimed else None  # type: ignore[return-value]
+    return (claimed[0][0], claimed[0][1]) if claimed else None
 
 
 def set_status(
@@ -427,11 +382,6 @@ def load_files(tx: Tx, data: bytes, into: dict[str, bytes]) -> None:
             load_payload(tx, piece[:40].decode("ascii", "replace"), into)
 
 
-def commands_for(tx: Tx, run_id: str) -> Sequence[tuple[int, str, str, str]]:
-    """The commands left for one run."""
-    return [command for command in commands(tx) if command[1] == run_id]
-
-
 def last_seq(tx: Tx, run_id: str) -> int:
     """The highest event position of a run, -1 when it has none."""
     row = tx.one(_LAST_SEQ, run_id=run_id)
@@ -442,87 +392,14 @@ def has_later(tx: Tx, row: RunRow) -> bool:
     """Whether the conversation has a later run."""
     if row.conversation is None:
         return False
-    place = {"tenant": row.tenant, "conversation": row.conversation, "ordinal": row.ordinal}
-    return bool(tx.rows(_LATER, **place)[0][0])
+    later = tx.rows(_LATER, tenant=row.tenant, conversation=row.conversation, ordinal=row.ordinal)
+    return bool(later[0][0])
 
 
-def add_wait(tx: Tx, wait: WaitRow, seal: Seal, now: int) -> None:
-    """Record what a run waits for. Adding it again changes nothing."""
-    tx.run(
-        _ADD_WAIT,
-        id=wait.id,
-        run_id=wait.run_id,
-        key=wait.key,
-        kind=wait.kind,
-        tool=wait.tool,
-        asks=wait.asks,
-        detail=_stow(tx, wait.detail, seal),
-        arguments_hash=wait.arguments_hash,
-        expires=wait.expires,
-        created_at=now,
-        answered_at=None,
-        answer=None,
-    )
-
-
-def waits(tx: Tx, run_id: str) -> list[WaitRow]:
-    """Everything a run waits or waited for."""
-    return [_wait_row(tx, row) for row in tx.rows(_WAITS, run_id=run_id)]
-
-
-def wait_by_id(tx: Tx, wait_id: str) -> WaitRow | None:
-    """One wait."""
-    row = tx.one(_WAIT, wait_id=wait_id)
-    return _wait_row(tx, row) if row else None
-
-
-def answer_wait(tx: Tx, wait_id: str, answer: Mapping[str, Any], seal: Seal, now: int) -> bool:
-    """Answer an open wait once. False: it was answered before."""
-    return bool(
-        tx.run(_ANSWER_WAIT, wait_id=wait_id, answer_ref=_stow(tx, answer, seal), now=now)
-    )
-
-
-def due_waits(tx: Tx, now: int) -> list[str]:
-    """Ids of open waits whose deadline has passed."""
-    return [row[0] for row in tx.rows(_DUE_WAITS, now=now)]
-
-
-def add_command(tx: Tx, run_id: str, kind: str, by: str, now: int) -> None:
-    """Leave a command for the process that executes the run."""
-    tx.run(_ADD_COMMAND, run_id=run_id, kind=kind, by=by, at=now)
-
-
-def commands(tx: Tx) -> Sequence[tuple[int, str, str, str]]:
-    """(id, run, kind, by) of the commands nobody has carried out."""
-    return [(row[0], row[1], row[2], row[3]) for row in tx.rows(_COMMANDS)]
-
-
-def do_command(tx: Tx, command_id: int, now: int) -> None:
-    """Mark a command as carried out."""
-    tx.run(_DO_COMMAND, command_id=command_id, now=now)
-
-
-def body_hash(body: Any) -> str:
+def body_hash(body: object) -> str:
     """Hash of a request, to tell a repeated one from another under the same key."""
     return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()[:32]
 
 
-def _stow(tx: Tx, value: Any, seal: Seal) -> str:
-    data = msgspec.json.encode(value)
-    address = seal.address(data)
-    tx.run(_ADD_PAYLOAD, id=address, data=data)
-    return address
-
-
 def _run_row(row: Row) -> RunRow:
     return RunRow(**dict(zip(_COLUMNS, row, strict=True)))
-
-
-def _wait_row(tx: Tx, row: Row) -> WaitRow:
-    values = dict(zip(_WAIT_COLUMNS, row, strict=True))
-    cache: dict[str, bytes] = {}
-    values["detail"] = msgspec.json.decode(load_payload(tx, values["detail"], cache))
-    if values["answer"] is not None:
-        values["answer"] = msgspec.json.decode(load_payload(tx, values["answer"], cache))
-    return WaitRow(**values)

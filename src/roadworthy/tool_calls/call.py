@@ -11,8 +11,9 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+from roadworthy.agent import Tool
 from roadworthy.budget import Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
 from roadworthy.clock import MICROS
 from roadworthy.errors import ToolError
@@ -23,12 +24,15 @@ from roadworthy.events import (
     ToolOutcome,
     ToolSucceeded,
 )
+from roadworthy.messages import ToolResult
 from roadworthy.run import Done, Run, Stop, Suspend
 from roadworthy.tool_calls.approval import unknown_outcome
 from roadworthy.tool_calls.plan import Planned, idempotency_key
 from roadworthy.tools.execution import AttemptFailed, ToolThreads, attempt
 from roadworthy.tools.registry import Accepted, Registry
 from roadworthy.tools.results import Rendered, render
+
+Source: TypeAlias = Literal["call", "cache", "repeat", "reconciled", "person", "fallback"]
 
 _BACKOFF, _MOST_BACKOFF = 0.2, 10.0
 _NOW_WHAT = "Do not repeat the same call; use another way or tell the user."
@@ -40,12 +44,16 @@ class Hands:
 
     ledger: Ledger
     threads: ToolThreads
-    random: random.Random = field(default_factory=random.Random)
+    random: random.Random = field(default_factory=random.Random)  # noqa: S311 - jitter
 
 
 async def perform(hands: Hands, run: Run, planned: Planned) -> Done[ToolOutcome]:
     """The effect of a call's step. Raises: Suspend (a person is asked), Stop."""
     return await _Call(hands, run, planned).go()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 class _Failed(Exception):
@@ -90,7 +98,8 @@ class _Call:
             except AttemptFailed as error:
                 failure = error
             except ToolError as error:  # what it returned cannot be shown: the effect did happen
-                return self._succeeded(Rendered(f"Done, but the result is unreadable: {error}"), "call")
+                shown = Rendered(f"Done, but the result is unreadable: {error}")
+                return self._succeeded(shown, "call")
             unknown = self.planned.changes and failure.applied == "unknown"
             if unknown:
                 recovered = await self._recover(str(failure))
@@ -108,7 +117,7 @@ class _Call:
         sure = failure.applied == "no"
         return 1 if self.tool.effect == "irreversible" and not sure else most
 
-    async def _once(self) -> Any:
+    async def _once(self) -> object:
         seconds = self.tool.timeout or self.run.limits.tool_seconds
         context = self.run.context(self.idempotency_key, self.attempts, self.tool.name)
         work = attempt(self.hands.threads, self.tool, context, self.planned.values)
@@ -195,12 +204,11 @@ class _Call:
         )
         if answer is not None:
             return self._answered(answer["decision"], answer.get("note", ""), answer.get("by", ""))
-        if self.tool.reconcile is not None:
-            found = await self._reconcile()
-            if isinstance(found, tuple):
-                return self._succeeded(render(found[1], self.tool.name), "reconciled")
-            if found == "not_applied":
-                return None
+        found = await self._reconcile()
+        if isinstance(found, tuple):
+            return self._succeeded(render(found[1], self.tool.name), "reconciled")
+        if found == "not_applied":
+            return None
         if self.tool.effect == "write" and self.attempts <= self.tool.retries:
             return None
         await self._ask_person(why)
@@ -214,8 +222,10 @@ class _Call:
             also=lambda tx: settle(tx, reservation, amount, "assumed", key=self.key)
         )
 
-    async def _reconcile(self) -> Any:
+    async def _reconcile(self) -> object:
         function = self.tool.reconcile
+        if function is None:
+            return "unknown"
         context = self.run.context(self.idempotency_key, self.attempts, self.tool.name)
         try:
             async with asyncio.timeout(self.tool.timeout or self.run.limits.tool_seconds):
@@ -237,12 +247,9 @@ class _Call:
 
     # --- outcomes ------------------------------------------------------------------------
 
-    def _succeeded(self, shown: Rendered, source: Any) -> Done[ToolOutcome]:
-        outcome = ToolSucceeded(
-            **self._common(self.planned.result(shown.text, files=shown.files)),
-            source=source,
-            **self._measured(),
-        )
+    def _succeeded(self, shown: Rendered, source: Source) -> Done[ToolOutcome]:
+        told = self.planned.result(shown.text, files=shown.files)
+        outcome = ToolSucceeded(**self._common(told), source=source)
         return self._done(outcome)
 
     async def _give_up(self, failed: _Failed) -> Done[ToolOutcome]:
@@ -251,15 +258,16 @@ class _Call:
             if done is not None:
                 return done
         tries = f" after {self.attempts} attempts" if self.attempts > 1 else ""
-        text = str(failed) if failed.code == "tool_error" else (
-            f"{self.tool.name} failed{tries}: {failed}. {_NOW_WHAT}"
+        text = (
+            str(failed)
+            if failed.code == "tool_error"
+            else (f"{self.tool.name} failed{tries}: {failed}. {_NOW_WHAT}")
         )
-        outcome = ToolFailed(
-            **self._common(self.planned.result(text, "error")), code=failed.code, **self._measured()
-        )
+        told = self.planned.result(text, "error")
+        outcome = ToolFailed(**self._common(told), code=failed.code)
         return self._done(outcome)
 
-    async def _fallback(self, other: Any, failed: _Failed) -> Done[ToolOutcome] | None:
+    async def _fallback(self, other: Tool[Any], failed: _Failed) -> Done[ToolOutcome] | None:
         """The alternative tool, with the same arguments where its schema takes them."""
         call = self.planned.call
         checked = Registry([other]).check(type(call)(other.name, dict(self.planned.arguments)))
@@ -275,20 +283,19 @@ class _Call:
         text = f"[{self.tool.name} failed ({failed.code}); this is from {other.name}]\n{shown.text}"
         return self._succeeded(Rendered(text, shown.files), "fallback")
 
-    def _common(self, result: Any) -> dict[str, Any]:
+    def _common(self, result: ToolResult) -> dict[str, Any]:
         return {
             "key": self.key,
             "tool": self.tool.name,
             "arguments": self.planned.arguments,
             "arguments_hash": self.planned.arguments_hash,
             "result": result,
-            "result_hash": hashlib.sha256(result.content.encode("utf-8", "replace")).hexdigest()[:16],
+            "result_hash": _digest(result.content),
             "effect": self.planned.effect,
+            "attempts": self.attempts,
+            "micros": int((self.run.clock.monotonic() - self.started) * MICROS),
+            "nanos": self.tool.cost_nanos * self.attempts,
         }
-
-    def _measured(self) -> dict[str, int]:
-        micros = int((self.run.clock.monotonic() - self.started) * MICROS)
-        return {"attempts": self.attempts, "micros": micros, "nanos": self.tool.cost_nanos * self.attempts}
 
     def _done(self, outcome: ToolOutcome) -> Done[ToolOutcome]:
         held = self.held
@@ -304,4 +311,3 @@ class _Call:
         if held is None:
             return None
         return lambda tx: settle(tx, held.reservation, held.amount, key=self.key)
-

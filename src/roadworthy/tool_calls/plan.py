@@ -12,7 +12,7 @@ from typing import Any
 
 from roadworthy.agent import Effect, Tool
 from roadworthy.events import ToolRefused
-from roadworthy.messages import JsonObject, ToolCall, ToolResult, ToolSpec
+from roadworthy.messages import File, JsonObject, ToolCall, ToolResult, ToolSpec, ToolStatus
 from roadworthy.run import Run
 from roadworthy.tools.registry import Accepted, Registry
 
@@ -67,11 +67,13 @@ class Planned:
         """Whether it runs alone, in order, with an intent."""
         return self.tool.effect != "read"
 
-    def result(self, content: str, status: Any = "ok", **more: Any) -> ToolResult:
+    def result(
+        self, content: str, status: ToolStatus = "ok", files: tuple[File, ...] = ()
+    ) -> ToolResult:
         """What the model is told of this call."""
         content = f"[{self.note}]\n{content}" if self.note else content
         return ToolResult(
-            tool=self.call.tool, call_id=self.call.id, content=content, status=status, **more
+            tool=self.call.tool, call_id=self.call.id, content=content, status=status, files=files
         )
 
     def refused(self, code: str, content: str) -> ToolRefused:

@@ -90,7 +90,7 @@ class _Turn:
             else:
                 await self._reads(reads)
                 reads = []
-                stopped = await self._in_turn(planned, decisions.get(planned.key), stopped)
+                stopped = await self._in_turn(planned, decisions.get(planned.key), stopped=stopped)
         await self._reads(reads)
         if self.waits:
             raise Suspend(self.waits)
@@ -128,7 +128,7 @@ class _Turn:
         return found
 
     async def _in_turn(
-        self, planned: Planned, decision: ApprovalDecided | Wait | None, stopped: bool
+        self, planned: Planned, decision: ApprovalDecided | Wait | None, *, stopped: bool
     ) -> bool:
         """One call that runs alone. Returns whether later effects of this reply must not run."""
         if isinstance(decision, Wait):
@@ -173,7 +173,8 @@ class _Turn:
                 source="person",
             )
             return await self._record(outcome)
-        text = f"A person rejected this call. {decision.note} Do not try it again.".replace("  ", " ")
+        said = f"{decision.note} " if decision.note else ""
+        text = f"A person rejected this call. {said}Do not try it again."
         return await self._record(planned.refused("rejected", text))
 
     # --- carrying out --------------------------------------------------------------------
@@ -247,9 +248,9 @@ async def watch(run: Run, guard: LoopGuard, carried: Carried) -> None:
     worst = None
     for outcome in carried.outcomes:
         tool = belt.get(outcome.tool)
-        if isinstance(outcome, ToolSucceeded) and outcome.effect != "read":
-            if outcome.source != "repeat":
-                guard.changed()
+        succeeded = isinstance(outcome, ToolSucceeded) and outcome.source != "repeat"
+        if succeeded and tool is not None and tool.effect != "read":
+            guard.changed()
         if tool is not None and tool.polling:
             continue
         result_hash = getattr(outcome, "result_hash", "") or outcome.result.content
@@ -274,4 +275,3 @@ async def watch(run: Run, guard: LoopGuard, carried: Carried) -> None:
     run.note(loop_note(await run.step(noticed.key, effect)))
     if stopped:
         raise Stop("loop", f"{worst.tool} came to the same state {worst.repeat} times.")
-

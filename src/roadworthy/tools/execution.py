@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -46,8 +46,8 @@ class ToolThreads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def call(
-        self, function: Any, arguments: tuple[Any, ...], values: Mapping[str, Any]
-    ) -> Any:
+        self, function: Callable[..., Any], arguments: tuple[object, ...], values: Mapping[str, Any]
+    ) -> object:
         """Call a user's function, on the loop when it is async, else in a thread."""
         if inspect.iscoroutinefunction(function):
             return await function(*arguments, **values)
@@ -58,7 +58,7 @@ class ToolThreads:
 
 async def attempt(
     threads: ToolThreads, tool: Tool[Any], context: RunContext[Any], values: Mapping[str, Any]
-) -> Any:
+) -> object:
     """One try. The caller bounds its time.
 
     Raises: AttemptFailed. TimeoutError: only the caller's own time limit.
@@ -74,7 +74,7 @@ async def attempt(
         raise AttemptFailed(
             "tool_error", _said(error), applied="no", transient=error.retry
         ) from error
-    except Exception as error:  # noqa: BLE001 - border: a tool's code; REC-7, it never crashes a run
+    except Exception as error:  # border: a tool's code; REC-7, it never crashes a run
         mistake = isinstance(error, _MISTAKES)
         said = f"{type(error).__name__}: {_said(error)}" if str(error) else type(error).__name__
         raise AttemptFailed(

@@ -6,7 +6,7 @@ Used by the loop. Invariant: an output reaches the caller only as the declared t
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -25,11 +25,11 @@ class OutputReader:
     Raises: DeclarationError: the type has no JSON schema.
     """
 
-    def __init__(self, output: Any, *, native: bool) -> None:
+    def __init__(self, output: object, *, native: bool) -> None:
         try:
-            self._adapter: TypeAdapter[Any] = TypeAdapter(output)
+            self._adapter: TypeAdapter[Any] = TypeAdapter(cast(Any, output))
             schema = self._adapter.json_schema()
-        except Exception as error:  # noqa: BLE001 - pydantic raises several kinds for foreign types
+        except Exception as error:  # pydantic raises several kinds for foreign types
             raise DeclarationError(
                 f"output={output!r} has no JSON schema ({error}). Use a pydantic model, a "
                 "dataclass, or a plain type."
@@ -48,7 +48,7 @@ class OutputReader:
             native=native,
         )
 
-    def read_text(self, text: str) -> Any:
+    def read_text(self, text: str) -> object:
         """The output from JSON text (native mode). Raises: ToolError."""
         try:
             value = json.loads(text)
@@ -58,7 +58,7 @@ class OutputReader:
             ) from error
         return self.read(value)
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: object) -> object:
         """The output from JSON data. Raises: ToolError: which field is wrong, for the model."""
         if self._wrapped:
             if not isinstance(value, dict) or _WRAP not in value:
@@ -75,16 +75,16 @@ class OutputReader:
                 f"The answer does not fit: {more}. Expected: {sketch(self._schema)}"
             ) from error
 
-    def plain(self, output: Any) -> Any:
+    def plain(self, output: object) -> object:
         """The output as JSON data, for the journal."""
         return self._adapter.dump_python(output, mode="json")
 
-    def load(self, plain: Any) -> Any:
+    def load(self, plain: object) -> object:
         """The output back from the journal."""
         return None if plain is None else self._adapter.validate_json(json.dumps(plain))
 
 
-def shown(output: Any, plain: Any) -> str:
+def shown(output: object, plain: object) -> str:
     """What the user sees of a typed output: its `text` field, or the data as JSON."""
     text = getattr(output, "text", None)
     if isinstance(text, str):

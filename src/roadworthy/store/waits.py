@@ -1,0 +1,141 @@
+"""Rows of what runs wait for, and the commands left for the process that executes them.
+
+Called in units by the runtime and by `ending`. Invariant: a wait is answered once, a command is
+carried out in the same commit that records it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from roadworthy.store import schema as s
+from roadworthy.store.codec import Seal
+from roadworthy.store.database import Row, Statement, Tx
+from roadworthy.store.runs import load_payload
+
+_P = bindparam
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitRow:
+    """One thing a run waits, or waited, for."""
+
+    id: str
+    run_id: str
+    key: str
+    kind: str
+    tool: str
+    asks: str
+    detail: Any
+    arguments_hash: str
+    expires: int | None
+    answered_at: int | None
+    answer: Any
+
+
+_ADD_WAIT = Statement(upsert(s.wait).on_conflict_do_nothing())
+_WAIT_COLUMNS = tuple(WaitRow.__dataclass_fields__)
+_WAITS = Statement(
+    select(*(s.wait.c[n] for n in _WAIT_COLUMNS)).where(s.wait.c.run_id == _P("run_id"))
+)
+_WAIT = Statement(select(*(s.wait.c[n] for n in _WAIT_COLUMNS)).where(s.wait.c.id == _P("wait_id")))
+_ANSWER_WAIT = Statement(
+    update(s.wait)
+    .where(s.wait.c.id == _P("wait_id"), s.wait.c.answered_at.is_(None))
+    .values(answered_at=_P("now"), answer=_P("answer_ref"))
+)
+_DUE_WAITS = Statement(
+    select(s.wait.c.id).where(s.wait.c.answered_at.is_(None), s.wait.c.expires <= _P("now"))
+)
+_ADD_PAYLOAD = Statement(upsert(s.payload).on_conflict_do_nothing())
+_ADD_COMMAND = Statement(insert(s.command), columns=["run_id", "kind", "by", "at"])
+_COMMANDS = Statement(
+    select(s.command.c.id, s.command.c.run_id, s.command.c.kind, s.command.c.by)
+    .where(s.command.c.done_at.is_(None))
+    .order_by(s.command.c.id)
+)
+_DO_COMMAND = Statement(
+    update(s.command).where(s.command.c.id == _P("command_id")).values(done_at=_P("now"))
+)
+
+
+def add(tx: Tx, wait: WaitRow, seal: Seal, now: int) -> None:
+    """Record what a run waits for. Adding it again changes nothing."""
+    tx.run(
+        _ADD_WAIT,
+        id=wait.id,
+        run_id=wait.run_id,
+        key=wait.key,
+        kind=wait.kind,
+        tool=wait.tool,
+        asks=wait.asks,
+        detail=_stow(tx, wait.detail, seal),
+        arguments_hash=wait.arguments_hash,
+        expires=wait.expires,
+        created_at=now,
+        answered_at=None,
+        answer=None,
+    )
+
+
+def of_run(tx: Tx, run_id: str) -> list[WaitRow]:
+    """Everything a run waits or waited for."""
+    return [_wait_row(tx, row) for row in tx.rows(_WAITS, run_id=run_id)]
+
+
+def by_id(tx: Tx, wait_id: str) -> WaitRow | None:
+    """One wait."""
+    row = tx.one(_WAIT, wait_id=wait_id)
+    return _wait_row(tx, row) if row else None
+
+
+def answer(tx: Tx, wait_id: str, reply: Mapping[str, Any], seal: Seal, now: int) -> bool:
+    """Answer an open wait once. False: it was answered before."""
+    return bool(tx.run(_ANSWER_WAIT, wait_id=wait_id, answer_ref=_stow(tx, reply, seal), now=now))
+
+
+def due(tx: Tx, now: int) -> list[str]:
+    """Ids of open waits whose deadline has passed."""
+    return [row[0] for row in tx.rows(_DUE_WAITS, now=now)]
+
+
+def add_command(tx: Tx, run_id: str, kind: str, by: str, now: int) -> None:
+    """Leave a command for the process that executes the run."""
+    tx.run(_ADD_COMMAND, run_id=run_id, kind=kind, by=by, at=now)
+
+
+def commands(tx: Tx) -> Sequence[tuple[int, str, str, str]]:
+    """(id, run, kind, by) of the commands nobody has carried out."""
+    return [(row[0], row[1], row[2], row[3]) for row in tx.rows(_COMMANDS)]
+
+
+def do_command(tx: Tx, command_id: int, now: int) -> None:
+    """Mark a command as carried out."""
+    tx.run(_DO_COMMAND, command_id=command_id, now=now)
+
+
+def commands_for(tx: Tx, run_id: str) -> Sequence[tuple[int, str, str, str]]:
+    """The commands left for one run."""
+    return [command for command in commands(tx) if command[1] == run_id]
+
+
+def _stow(tx: Tx, value: object, seal: Seal) -> str:
+    data = msgspec.json.encode(value)
+    address = seal.address(data)
+    tx.run(_ADD_PAYLOAD, id=address, data=data)
+    return address
+
+
+def _wait_row(tx: Tx, row: Row) -> WaitRow:
+    values = dict(zip(_WAIT_COLUMNS, row, strict=True))
+    cache: dict[str, bytes] = {}
+    values["detail"] = msgspec.json.decode(load_payload(tx, values["detail"], cache))
+    if values["answer"] is not None:
+        values["answer"] = msgspec.json.decode(load_payload(tx, values["answer"], cache))
+    return WaitRow(**values)
