@@ -166,16 +166,11 @@ class Executor:
     async def execute(self, run_id: str) -> None:
         """One segment: until the run ends or waits. A run that must not execute now is left."""
         house = self.house
-        claimed = await house.journal.commit(
-            Unit(apply=lambda tx: runs.claim(tx, run_id, house.holder, house.clock.now()))
-        )
+        claimed = await house.journal.commit(Unit(apply=lambda tx: self._claim(tx, run_id)))
         if not isinstance(claimed, tuple):
             return
         epoch, segment = claimed
         loaded = await self.load(run_id)
-        if not self.knows(loaded.row.pattern):
-            log.warning("run %s waits for a process that has %r", run_id, loaded.row.pattern)
-            return
         position = Position(run_id, epoch, len(loaded.events), loaded.seal)
         run = self._build(loaded, position, house.journal)
         self._active[run_id] = run
@@ -187,6 +182,12 @@ class Executor:
             log.warning("run %s is left as it is: %s", run_id, error, extra={"run": run_id})
         finally:
             del self._active[run_id]
+
+    def _claim(self, tx: Tx, run_id: str) -> tuple[int, int] | None:
+        """(epoch, segment), or None: not executable now, or not by this process."""
+        if not self.knows(runs.get(tx, run_id).pattern):
+            return None
+        return runs.claim(tx, run_id, self.house.holder, self.house.clock.now())
 
     async def _segment(self, run: Run, loaded: Loaded, segment: int) -> None:
         desk = self._desks[run.agent.name]

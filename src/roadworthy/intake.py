@@ -90,6 +90,7 @@ class Intake:
             if known is not None:
                 return known
             if request.conversation is not None:
+                _check_owner(tx, request)
                 asking = _asking(tx, request, seal, now)
                 if asking is not None:
                     return asking
@@ -203,6 +204,15 @@ def checked_input(given: UserInput) -> Message:
             "Send the essential part, or give it as a File to a tool."
         )
     return replace(message, parts=parts)
+
+
+def _check_owner(tx: Tx, request: Request) -> None:
+    """A conversation belongs to the user who began it."""
+    owner = runs.conversation_user(tx, request.user.tenant, request.conversation or "")
+    if owner is not None and owner != request.user.id:
+        raise RunError(
+            f"Conversation {request.conversation!r} belongs to another user; use another id."
+        )
 
 
 def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> str | None:

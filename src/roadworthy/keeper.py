@@ -45,7 +45,8 @@ class Keeper:
         """Stop, and give the lease up."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait(self._tasks)
+        if self._tasks:  # none when opening failed: that error is the one to show
+            await asyncio.wait(self._tasks)
         if self.owner:
             await self._house.journal.commit(Unit(apply=lambda tx: leave(tx, self._me)))
 

@@ -49,7 +49,10 @@ async def converse(run: Run, desk: Desk) -> RunResult[Any]:
                     revisions = object_to(run, verdict.verdict, revisions)
                 case Retry(why, results):
                     revisions = revise(why, revisions)
-                    run.messages.append(told(results)) if results else run.note(why)
+                    if results:
+                        run.messages.append(told(results))
+                    else:
+                        run.note(why)
                 case Escalate(why, text):
                     return await close(run, desk, Stop("escalated", why, text=text))
     except Suspend as waits:

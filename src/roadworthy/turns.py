@@ -20,7 +20,7 @@ from roadworthy.events import DecisionMade, Noted, RunEvent
 from roadworthy.limits import to_dollars
 from roadworthy.messages import Message, Reply, Text, ToolCall, ToolResult, ToolSpec
 from roadworthy.run import Done, Run, Stop
-from roadworthy.tool_calls import ASK_USER, ESCALATE
+from roadworthy.tool_calls import ASK_USER, ESCALATE, may_ask
 from roadworthy.tools.outputs import FINAL_ANSWER, shown
 
 MOST_REVISIONS = 2
@@ -129,7 +129,7 @@ def _bounds(run: Run) -> str:
 
 def _offered(run: Run, desk: Desk) -> tuple[ToolSpec, ...]:
     specs = desk.tools.registry.specs
-    if "ask_user" in run.agent.may and run.conversation is not None:
+    if may_ask(run):
         specs += (ASK_USER,)
     if "escalate" in run.agent.may:
         specs += (ESCALATE,)

@@ -1,7 +1,7 @@
 """Real recorded replies through `ProviderModel`: what is read, and what each fault becomes."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.kit,
     pytest.mark.skipif(not recordings.KIT.is_dir(), reason="no test kit"),
 ]
-MOST_FLOWS = 12
+MOST_FLOWS = 8
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,29 @@ WIRES = [
 ]
 
 
-@pytest.fixture(params=WIRES, ids=str)
+@pytest.fixture(scope="module", params=WIRES, ids=str)
 def wire(request: pytest.FixtureRequest) -> Wire:
     found: Wire = request.param
     return found
 
 
+@pytest.fixture(scope="module")
+def server(wire: Wire) -> Iterator[Server]:
+    with recordings.serving(wire.pack) as served:
+        yield served
+
+
 @pytest.fixture
 async def asked(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+    wire: Wire, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Server, ProviderModel]]:
     pytest.importorskip("groq" if wire.pack == "groq" else "pydantic_ai")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
-    with recordings.serving(wire.pack) as server:
-        model = open_model(wire.model, ProviderOptions(base_url=server.url + wire.base))
-        yield server, model
-        await model.close()
+    model = open_model(wire.model, ProviderOptions(base_url=server.url + wire.base))
+    yield server, model
+    await model.close()
 
 
 def question(timeout: float = 20.0) -> ModelRequest:
@@ -109,7 +114,7 @@ async def test_replies_are_read_as_recorded(
             elif comparable(exchange):
                 compare(wire.read(json.loads(exchange.body)), reply, exchange)
                 compared += 1
-    assert compared >= 15
+    assert compared >= 8
 
 
 def comparable(exchange: Exchange) -> bool:
@@ -138,7 +143,7 @@ def compare(recorded: Seen, reply: Reply, exchange: Exchange) -> None:
         ("500", ModelUnavailable, 0),
         ("reset", ModelOutcomeUnknown, 0),
         ("trunc", ModelOutcomeUnknown, 1),
-        ("slow", ModelOutcomeUnknown, 0),
+        ("slow", ModelOutcomeUnknown, 0),  # it is still stalling
     ],
 )
 async def test_each_fault_is_one_request_and_the_right_error(
@@ -153,11 +158,12 @@ async def test_each_fault_is_one_request_and_the_right_error(
     plain = [f for f in recordings.flows(wire.pack, wire.path) if plainly_answered(f)]
     server.use(plain[0][0].flow)
     server.get(f"/__faults?seq={fault}")
+    before = len(server.get("/__log"))
     with pytest.raises(error) as raised:
         await model.request(question(0.4 if fault == "slow" else 20))
     assert raised.value.charge_unknown == (error is ModelOutcomeUnknown)
     assert fault != "429" or raised.value.retry_after == 1.0
-    assert len(server.get("/__log")) == served
+    assert len(server.get("/__log")) - before == served
 
 
 def plainly_answered(flow: list[Exchange]) -> bool:
@@ -172,9 +178,10 @@ async def test_a_cut_stream_is_of_unknown_charge(
     streams = [f for f in recordings.flows(wire.pack, wire.path) if f[0].streamed]
     if not streams:
         pytest.skip("no recorded stream")
+    before = len(server.get("/__log"))
     for flow in streams[:5]:
         server.use(flow[0].flow)
         server.get("/__faults?seq=trunc")
         with pytest.raises(ModelOutcomeUnknown):
             await model.request(question(), lambda _: None)
-    assert len(server.get("/__log")) == len(streams[:5])
+    assert len(server.get("/__log")) - before == len(streams[:5])

@@ -168,4 +168,4 @@ def _raw(given: RequestUsage, about: dict[str, Any] | None) -> str:
     tier = (about or {}).get("service_tier")
     if isinstance(tier, str) and tier not in _USUAL_TIERS:
         record["service_tier"] = tier
-    return json.dumps(record, default=str)
+    return msgspec.json.encode(record, enc_hook=str).decode()

@@ -128,6 +128,7 @@ class Database:
         with self._lock:
             while self._open:
                 self._open.pop().close()
+            self._readers = threading.local()  # a reopened runtime meets the same threads again
 
 
 @contextmanager

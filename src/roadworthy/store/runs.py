@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, not_, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from roadworthy.errors import IdempotencyConflict, UnknownRun
@@ -92,6 +92,7 @@ _IS_CONVERSATION = and_(
 _CONVERSATION = Statement(
     select(s.conversation.c.active_run, s.conversation.c.next_ordinal).where(_IS_CONVERSATION)
 )
+_CONVERSATION_USER = Statement(select(s.conversation.c.user).where(_IS_CONVERSATION))
 _TAKE_CONVERSATION = Statement(
     update(s.conversation)
     .where(
@@ -145,9 +146,18 @@ _WAKE = Statement(
     .where(s.run.c.id == _P("run_id"), _status("waiting", "partial", "stopped"))
     .values(status="queued", updated_at=_P("now"))
 )
+_BEHIND = (  # its conversation has another active run: it is started when that one leaves
+    select(s.conversation.c.id)
+    .where(
+        s.conversation.c.tenant == s.run.c.tenant,
+        s.conversation.c.id == s.run.c.conversation,
+        s.conversation.c.active_run != s.run.c.id,
+    )
+    .exists()
+)
 _UNFINISHED = Statement(
     select(s.run.c.id, s.run.c.pattern)
-    .where(_status(*OPEN))
+    .where(_status(*OPEN), not_(_BEHIND))
     .order_by(s.run.c.created_at, s.run.c.id)
 )
 _NEXT_IN_CONVERSATION = Statement(
@@ -339,6 +349,12 @@ def next_in_conversation(tx: Tx, tenant: str, conversation: str) -> str | None:
 def active_run(tx: Tx, tenant: str, conversation: str) -> str | None:
     """The run that holds the conversation."""
     row = tx.one(_CONVERSATION, tenant=tenant, conversation=conversation)
+    return row[0] if row else None
+
+
+def conversation_user(tx: Tx, tenant: str, conversation: str) -> str | None:
+    """Whose conversation it is; None while it does not exist."""
+    row = tx.one(_CONVERSATION_USER, tenant=tenant, conversation=conversation)
     return row[0] if row else None
 
 

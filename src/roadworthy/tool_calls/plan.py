@@ -119,6 +119,11 @@ def plan(
     return planned
 
 
+def may_ask(run: Run) -> bool:
+    """Whether the user can be asked: the agent may, and there is a conversation to answer in."""
+    return "ask_user" in run.agent.may and run.conversation is not None
+
+
 def idempotency_key(run_id: str, key: str) -> str:
     """Equal over attempts, resumes and machines; never derived from arguments."""
     return hashlib.sha256(f"{run_id}\0{key}".encode()).hexdigest()[:32]

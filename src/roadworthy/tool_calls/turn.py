@@ -25,7 +25,7 @@ from roadworthy.messages import File, Message, ToolCall, ToolResult
 from roadworthy.run import Done, Run, Stop, Suspend, Wait
 from roadworthy.tool_calls.approval import approval, asks_whom, wait_id
 from roadworthy.tool_calls.call import Hands, perform
-from roadworthy.tool_calls.plan import ASK_USER, Planned, plan
+from roadworthy.tool_calls.plan import ASK_USER, Planned, may_ask, plan
 from roadworthy.tools.registry import Accepted, Registry
 from roadworthy.transcript import loop_note
 
@@ -57,8 +57,9 @@ class ToolCalls:
         budget or a cancel ends the run.
         """
         turn = _Turn(self, run, run.turn)
-        questions = [(i, call) for i, call in enumerate(calls) if call.tool == ASK_USER.name]
-        others = [(i, call) for i, call in enumerate(calls) if call.tool != ASK_USER.name]
+        asks = [may_ask(run) and call.tool == ASK_USER.name for call in calls]
+        questions = [(i, call) for i, call in enumerate(calls) if asks[i]]
+        others = [(i, call) for i, call in enumerate(calls) if not asks[i]]
         outcomes = await turn.go(others) if others else []
         results = [outcome.result for outcome in outcomes]
         for index, call in questions:
@@ -187,8 +188,8 @@ class _Turn:
                 async with asyncio.TaskGroup() as group:
                     for planned in reads:
                         group.create_task(self._perform(planned))
-            except* Stop as stops:
-                raise stops.exceptions[0] from None
+            except BaseExceptionGroup as group:  # one failed, the others were cancelled
+                raise _first(group) from None
 
     async def _perform(self, planned: Planned) -> ToolOutcome:
         done_before = self._repeats(planned)
@@ -224,6 +225,13 @@ class _Turn:
         recorded = await self.run.step(outcome.key, effect)
         self.outcomes[outcome.key] = recorded
         return recorded
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _repeat(planned: Planned, before: ToolSucceeded) -> ToolSucceeded:

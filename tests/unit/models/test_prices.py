@@ -154,7 +154,10 @@ def test_prices_with_dates_change_with_the_clock() -> None:
 
 def changes(model: str) -> bool:
     provider, _, name = model.partition(":")
-    info = data_snapshot.get_snapshot().find_provider_model(name, None, provider, None)[1]
+    try:
+        info = data_snapshot.get_snapshot().find_provider_model(name, None, provider, None)[1]
+    except LookupError:
+        return False
     return isinstance(info.prices, list)
 
 
