@@ -101,7 +101,9 @@ class Shop:
         )
         rows = self.db.execute(query, (self.customer,))
         return [
-            Order(id=i, item=item, euros=_euros(paid), placed=on, state=state, refunded=_euros(back))
+            Order(
+                id=i, item=item, euros=_euros(paid), placed=on, state=state, refunded=_euros(back)
+            )
             for i, item, paid, on, state, back in rows
         ]
 

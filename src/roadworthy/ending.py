@@ -104,7 +104,8 @@ async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
     if not text and stop.reason in LIMITS:
         text = await _closing_answer(run, desk, stop)
     if text:
-        verdict = await checked(run, "output", text, f"turn/{run.turn}/closing_checked/{run.past.reopened}")
+        key = f"turn/{run.turn}/closing_checked/{run.past.reopened}"
+        verdict = await checked(run, "output", text, key)
         text = verdict.text if verdict.verdict.action == "allow" else ""
     done = _done(run)
     report = Report(done=done, missing=_missing(run), why=stop.why)

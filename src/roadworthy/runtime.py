@@ -328,11 +328,19 @@ class Runtime:
         if opened.keeper.owner:
             opened.engine.start(run_id)
 
-    async def history(self, conversation: str, *, user: User | str = "anonymous") -> list[Message]:
-        """All messages of a conversation, oldest first. The user names the tenant."""
-        tenant = user.tenant if isinstance(user, User) else ""
+    async def history(self, conversation: str, *, user: User | str | None = None) -> list[Message]:
+        """All messages of a conversation, oldest first.
+
+        With `user`, only that user's own conversation (and of that tenant) is shown; another's
+        reads as empty.
+        """
+        who = User(user) if isinstance(user, str) else user
+        tenant = who.tenant if who is not None else ""
 
         def read(tx: Tx) -> list[Message]:
+            owner = runs.conversation_user(tx, tenant, conversation)
+            if who is not None and owner != who.id:
+                return []
             found: list[Message] = []
             for run_id in runs.runs_before(tx, tenant, conversation, None):
                 found += transcript(runs.events(tx, run_id))

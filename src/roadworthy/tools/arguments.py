@@ -13,11 +13,10 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, cast
 
-import jsonschema_rs
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from roadworthy.errors import ToolError
+from roadworthy.errors import ConfigurationError, DeclarationError, ToolError
 from roadworthy.messages import Json, JsonObject
 from roadworthy.tools.problems import Problems
 
@@ -79,15 +78,15 @@ class HintReader:
 
 
 class SchemaReader:
-    """Reads arguments by a JSON schema (2020-12 unless it names another draft)."""
+    """Reads arguments by a JSON schema (2020-12 unless it names another draft).
+
+    Raises: DeclarationError: it is none. ConfigurationError: the extra `schemas` is missing.
+    """
 
     def __init__(self, tool: str, schema: JsonObject) -> None:
         self._tool = tool
         self._schema = schema
-        named = "$schema" in schema
-        build = jsonschema_rs.validator_for if named else jsonschema_rs.Draft202012Validator
-        # offline: a schema of somebody else's must not make this process fetch anything
-        self._validator = build(dict(schema), offline=True)
+        self._validator = _validator(tool, schema)
         properties: JsonObject = schema.get("properties", {})
         self._defaults = {
             name: inner["default"]
@@ -108,6 +107,24 @@ class SchemaReader:
     def canonical(self, values: Mapping[str, Any]) -> JsonObject:
         """The arguments with the schema's top-level defaults filled in, in the schema's order."""
         return {name: plain(value) for name, value in (self._defaults | dict(values)).items()}
+
+
+def _validator(tool: str, schema: JsonObject) -> Any:  # noqa: ANN401 - a class per draft
+    """A compiled validator. The library (15 MB) is an extra: `@tool` does not need it."""
+    try:
+        import jsonschema_rs  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Tool {tool!r} has a ready JSON schema; that needs: pip install 'roadworthy[schemas]'"
+        ) from error
+    named = "$schema" in schema
+    build = jsonschema_rs.validator_for if named else jsonschema_rs.Draft202012Validator
+    try:
+        # offline: a schema of somebody else's must not make this process fetch anything
+        return build(dict(schema), offline=True)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        line = str(error).partition("\n")[0]
+        raise DeclarationError(f"Tool {tool!r}: no valid JSON schema: {line}") from error
 
 
 def encoded(tool: str, arguments: JsonObject) -> str:

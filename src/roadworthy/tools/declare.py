@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
 
-import jsonschema_rs
-
 from roadworthy.agent import Asks, Effect, Severity, Tool
 from roadworthy.context import RunContext
 from roadworthy.errors import DeclarationError
@@ -152,10 +150,7 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
     schema = closed(parameters)
     if any(not str(part.get("$ref", "#")).startswith("#") for part in everywhere(schema)):
         raise DeclarationError(f"Tool {name!r}: $ref outside the schema itself; inline it.")
-    try:
-        reader = SchemaReader(name, schema)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-        raise DeclarationError(f"Tool {name!r}: no valid JSON schema: {_line(error)}") from error
+    reader = SchemaReader(name, schema)
     return _checked(
         Tool(
             name=name,
@@ -177,10 +172,6 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
         ),
         _FOREIGN_NAME,
     )
-
-
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _hinted_context(function: Callable[..., Any]) -> bool:

@@ -1,0 +1,136 @@
+"""What must hold of a trial's files once all its runs are over, however often it was killed.
+
+Each check raises AssertionError with what it found. Invariant: reads only.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from roadworthy.events import (
+    Delivered,
+    ModelFailed,
+    ModelIntended,
+    ModelReplied,
+    RunEnded,
+    RunEvent,
+    ToolFailed,
+    ToolSucceeded,
+)
+from roadworthy.store import runs
+from roadworthy.store.database import Database
+from tests.chaos.world import World
+
+ONCE = ("put", "lossy", "flaky", "pay", "mail", "close_account")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One trial as it was left."""
+
+    events: dict[str, list[RunEvent]]
+    rows: Sequence[runs.RunRow]
+    world: World
+    store: sqlite3.Connection
+
+    @classmethod
+    def open(cls, folder: Path) -> Audit:
+        """Read everything."""
+        database = Database(f"sqlite:///{folder}/store.db")
+        rows = database.read(lambda tx: runs.recent(tx, 1_000))
+        events = {row.id: database.read(lambda tx, id=row.id: runs.events(tx, id)) for row in rows}
+        database.close()
+        return cls(events, rows, World(folder / "world.db"), sqlite3.connect(folder / "store.db"))
+
+    def close(self) -> None:
+        """Close the files."""
+        self.world.close()
+        self.store.close()
+
+    def check(self) -> None:
+        """Everything."""
+        self.ends()
+        self.steps()
+        self.effects()
+        self.calls()
+        self.money()
+
+    def ends(self) -> None:
+        """Every run ended once, with its whole answer delivered once."""
+        for row in self.rows:
+            events = self.events[row.id]
+            ended = [e for e in events if isinstance(e, RunEnded)]
+            delivered = [e for e in events if isinstance(e, Delivered)]
+            assert row.status == "completed", (row, ended)
+            assert len(ended) == len(delivered) == 1, row
+            assert delivered[0].text.endswith(" done"), delivered
+            assert [e.seq for e in events] == list(range(len(events)))
+
+    def steps(self) -> None:
+        """No step has two outcomes."""
+        for events in self.events.values():
+            outcomes = Counter(e.key for e in events if e.outcome)
+            assert max(outcomes.values()) == 1, outcomes
+
+    def effects(self) -> None:
+        """Each effect that a script asks for happened exactly once."""
+        effects = Counter((d.run, d.tool, d.item) for d in self.world.effects)
+        wanted = Counter(
+            (run_id, event.tool, str(event.arguments["item"]))
+            for run_id, events in self.events.items()
+            for event in events
+            if isinstance(event, ToolSucceeded) and event.tool in ONCE
+        )
+        assert effects == wanted, (effects - wanted, wanted - effects)
+        assert max(wanted.values()) == 1
+        assert len(wanted) == 11
+        keys = Counter(d.key for d in self.world.effects)
+        assert max(keys.values()) == 1, keys
+
+    def calls(self) -> None:
+        """A model is asked only under an intent, and every intent has exactly one end."""
+        asked = Counter(run for run, _ in self.world.asked)
+        for run_id, events in self.events.items():
+            intended = [e for e in events if isinstance(e, ModelIntended)]
+            ends = [
+                (e.key, e.attempt) for e in events if isinstance(e, ModelReplied | ModelFailed)
+            ]
+            assert sorted(ends) == sorted((e.key, e.attempt) for e in intended)
+            crashed = sum(isinstance(e, ModelFailed) and e.code == "crashed" for e in events)
+            assert len(intended) - crashed <= asked[run_id] <= len(intended)
+
+    def money(self) -> None:
+        """The books balance: accounts, reservations, events; nothing is held any more."""
+        held: Counter[str] = Counter()
+        settled: Counter[str] = Counter()
+        assumed: Counter[str] = Counter()
+        query = "SELECT state, nanos, tokens, actual_nanos, actual_tokens, accounts FROM reservation"
+        for state, nanos, tokens, paid, used, accounts in self.store.execute(query):
+            for account in filter(None, accounts.split("\n")):
+                usd = account.endswith("usd")
+                held[account] += (nanos if usd else tokens) if state == "held" else 0
+                charged = paid if usd else used
+                (assumed if state == "assumed" else settled)[account] += charged
+        sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+        query = "SELECT id, scope, unit, cap, settled, assumed, held FROM account"
+        for id_, scope, unit, cap, paid, thought, holds in self.store.execute(query):
+            assert (paid, thought, holds) == (settled[id_], assumed[id_], held[id_]), id_
+            assert holds == 0, id_
+            assert paid + thought <= cap, id_
+            if unit == "usd":
+                sums[scope][0] += paid
+                sums[scope][1] += thought
+        charged, guessed = self._of_events()
+        for scope in ("run", "user", "tenant"):
+            assert sum(sums[scope]) == charged + guessed, (scope, sums[scope], charged, guessed)
+            assert sums[scope][0] <= charged
+
+    def _of_events(self) -> tuple[int, int]:
+        every = [event for events in self.events.values() for event in events]
+        replied = sum(e.nanos for e in every if isinstance(e, ModelReplied))
+        tools = sum(e.nanos for e in every if isinstance(e, ToolSucceeded | ToolFailed))
+        return replied + tools, sum(e.assumed for e in every if isinstance(e, ModelFailed))

@@ -1,0 +1,189 @@
+"""The runs of a chaos trial: every kind of tool, model and wait, and a driver that sees them end.
+
+Executed in child processes, again and again on the same folder until all runs are over. Invariant:
+what the model says and what the tools do depends on the run and the turn alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from roadworthy import Agent, Budget, Limits, Price, RunContext, Runtime, RunResult, Tool, ToolCall, tool
+from roadworthy.agent import Reconciled
+from roadworthy.errors import ModelOutcomeUnknown, ModelUnavailable, NotApplied, UnknownApproval
+from roadworthy.messages import ModelRequest, TokenUsage
+from roadworthy.testing import ScriptedModel
+from roadworthy.testing.scripted import Turn
+from tests.chaos.world import Deed, World
+
+PRICE = Price(input="2.50", output=10)
+RUNS = ("mixed", "waits", "money", "failing", "chat-1", "chat-2")
+_PAUSE = 0.004  # seconds a model takes, so that a kill finds calls in flight
+
+SCRIPTS: dict[str, list[Turn]] = {
+    "mixed": [
+        [ToolCall("look", {"item": "a"}), ToolCall("look", {"item": "b"})],
+        [ToolCall("put", {"item": "a"}), ToolCall("pay", {"item": "a"})],
+        [ToolCall("put", {"item": "b"}), ToolCall("invented", {})],
+        "mixed done",
+    ],
+    "waits": [
+        [ToolCall("look", {"item": "c"}), ToolCall("mail", {"item": "c"})],
+        [ToolCall("close_account", {"item": "c"})],
+        "waits done",
+    ],
+    "money": [
+        [ToolCall("search", {"item": "d"}), ToolCall("look", {"item": "d"})],
+        [ToolCall("put", {"item": "d"}), ToolCall("mail", {"item": "d"})],
+        "money done",
+    ],
+    "failing": [
+        ModelUnavailable("503"),
+        [ToolCall("flaky", {"item": "e"})],
+        ModelOutcomeUnknown("cut off"),
+        [ToolCall("lossy", {"item": "e"})],
+        "failing done",
+    ],
+    "chat-1": [
+        [ToolCall("ask_user", {"question": "Which one?"})],
+        [ToolCall("put", {"item": "f"})],
+        "chat-1 done",
+    ],
+    "chat-2": [[ToolCall("pay", {"item": "f"})], "chat-2 done"],
+}
+
+
+def agent_for(world: World) -> Agent[None, str]:
+    """The agent of all runs; which script it follows stands in the user's words."""
+
+    async def say(request: ModelRequest) -> Turn:
+        world.ask(request.run_id, request.ordinal)
+        own = [m.text for m in request.messages if m.role == "user" and m.text in SCRIPTS]
+        script = SCRIPTS[own[-1]]
+        return script[request.ordinal] if request.ordinal < len(script) else "It ends here."
+
+    model = ScriptedModel(
+        lambda request: say(request),
+        price=PRICE,
+        usage=TokenUsage(input=400, output=30),
+        latency=_PAUSE,
+    )
+    return Agent("desk", model=model, tools=list(tools_of(world)), limits=Limits(usd="0.50"))
+
+
+def tools_of(world: World) -> Iterator[Tool[None]]:
+    """Reads, writes under a key, irreversible calls that can and cannot be reconciled."""
+
+    def deed(run: RunContext[None], name: str, item: str) -> Deed:
+        return Deed(run.run_id, name, item, run.key)
+
+    @tool(effect="read")
+    def look(run: RunContext[None], item: str) -> str:
+        """Look."""
+        world.look(deed(run, "look", item))
+        return f"{item} is there"
+
+    @tool(effect="read", cost="0.001")
+    async def search(run: RunContext[None], item: str) -> str:
+        """Search, for money."""
+        world.look(deed(run, "search", item))
+        return f"{item} was found"
+
+    @tool(effect="write")
+    async def put(run: RunContext[None], item: str) -> str:
+        """Put."""
+        world.do(deed(run, "put", item), honours_key=True)
+        return f"{item} is put"
+
+    @tool(effect="write", retries=4)
+    def lossy(run: RunContext[None], item: str) -> str:
+        """Put, and lose the reply the first time."""
+        seen = world.has(run.key)
+        world.do(deed(run, "lossy", item), honours_key=True)
+        if not seen:
+            raise ConnectionError("reply lost")
+        return f"{item} is put"
+
+    @tool(retries=4)
+    async def flaky(run: RunContext[None], item: str) -> str:
+        """Surely do nothing twice, then act."""
+        if run.attempt <= 2:
+            raise NotApplied("busy")
+        world.do(deed(run, "flaky", item), honours_key=False)
+        return f"{item} is done"
+
+    async def paid(run: RunContext[None], item: str) -> Reconciled:
+        return ("applied", f"{item} is paid") if world.has(run.key) else "not_applied"
+
+    @tool(reconcile=paid)
+    async def pay(run: RunContext[None], item: str) -> str:
+        """Pay; the bank can be asked whether it happened."""
+        world.do(deed(run, "pay", item), honours_key=False)
+        return f"{item} is paid"
+
+    @tool
+    def mail(run: RunContext[None], item: str) -> str:
+        """Send a letter; nobody can tell whether it left."""
+        world.do(deed(run, "mail", item), honours_key=False)
+        return f"{item} is mailed"
+
+    @tool(approval="operator")
+    async def close_account(run: RunContext[None], item: str) -> str:
+        """Close an account, once a person agrees."""
+        world.do(deed(run, "close_account", item), honours_key=False)
+        return f"{item} is closed"
+
+    yield from (look, search, put, lossy, flaky, pay, mail, close_account)
+
+
+def open_runtime(folder: Path, agent: Agent[None, str]) -> Runtime:
+    """The runtime of a trial."""
+    budgets = [Budget("tenant", "day", usd="2"), Budget("user", "month", usd="1", tokens=400_000)]
+    return Runtime(f"sqlite:///{folder}/store.db", patterns=[agent], budgets=budgets)
+
+
+async def drive(folder: Path, at: Callable[[str], None]) -> None:
+    """Start all runs (again), answer whatever they wait for, return when all are over."""
+    world = World(folder / "world.db", at)
+    agent = agent_for(world)
+    async with open_runtime(folder, agent) as rt:
+        journal = rt._open.journal
+        journal._tx._connection.set_trace_callback(lambda sql: _boundary(sql, at))
+        ids = []
+        for name in RUNS:
+            chat = "chat" if name.startswith("chat") else None
+            ids.append(await rt.start(agent, name, key=name, conversation=chat))
+        async with asyncio.TaskGroup() as group:
+            for run_id in ids:
+                group.create_task(_see_through(rt, agent, world, run_id))
+
+
+def _boundary(sql: str, at: Callable[[str], None]) -> None:
+    word = sql.split(maxsplit=1)[0]
+    if word in ("BEGIN", "COMMIT", "RELEASE"):
+        at(word)
+
+
+async def _see_through(
+    rt: Runtime, agent: Agent[None, str], world: World, run_id: str
+) -> None:
+    while not (result := await rt.wait(run_id)).over:
+        if result.question is not None:
+            await rt.start(agent, "the red one", conversation="chat")
+        for approval in result.waiting:
+            await _decide(rt, world, result, approval.id)
+
+
+async def _decide(rt: Runtime, world: World, result: RunResult[str], approval_id: str) -> None:
+    """A person who looks first: what has happened is told as its result, else it may run."""
+    approval = next(a for a in result.waiting if a.id == approval_id)
+    happened = world.has_item(result.run_id, approval.tool, str(approval.arguments["item"]))
+    try:
+        if approval.kind == "unknown_outcome" and happened:
+            await rt.resolve(approval_id, "respond", by="lea", note="it is there")
+        else:
+            await rt.resolve(approval_id, "approve", by="lea")
+    except UnknownApproval:
+        return  # decided in the moment before a kill
