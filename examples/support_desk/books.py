@@ -31,12 +31,12 @@ def calls(run_id: str) -> Sequence[tuple[str, str, int, int]]:
 
 def run_account(run_id: str) -> tuple[int, int, int, int]:
     """A run's own budget: (cap, settled, assumed, held), in nano-dollars."""
-    rows = _ask(
+    found: tuple[int, int, int, int] = _ask(
         "SELECT cap, settled, assumed, held FROM account "
         "WHERE scope = 'run' AND subject = ? AND unit = 'usd'",
         run_id,
-    )
-    return rows[0]
+    )[0]
+    return found
 
 
 def held() -> int:
@@ -45,9 +45,12 @@ def held() -> int:
     return total
 
 
-def journal(run_id: str) -> Sequence[tuple[int, str, str]]:
-    """A run's events: (position, type, step)."""
-    return _ask("SELECT seq, type, key FROM event WHERE run_id = ? ORDER BY seq", run_id)
+def last_event(run_id: str) -> tuple[int, str, str]:
+    """The end of a run's journal: (position, type, step)."""
+    found: tuple[int, str, str] = _ask(
+        "SELECT seq, type, key FROM event WHERE run_id = ? ORDER BY seq DESC LIMIT 1", run_id
+    )[0]
+    return found
 
 
 def _ask(query: str, *values: str) -> list[Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from examples.support_desk import books, screen, script
 from examples.support_desk.desk import URL, support
 from roadworthy import RunOptions, Runtime
-from roadworthy.events import RunStarted, RunWaiting
+from roadworthy.events import RunEvent, RunStarted, RunWaiting
 
 TICKET = "ticket-2003"  # the idempotency key of scene 7's request
 
@@ -51,7 +51,7 @@ REFUND = Scene(
     words=script.REFUND,
 )
 INVENTED = Scene(
-    name="3 A tool that does not exist",
+    name="3 An invented tool",
     notice="an invented name never runs; the model is told the nearest one and recovers.",
     user="ben",
     words=script.INVENTED,
@@ -65,20 +65,20 @@ FLAKY = Scene(
 )
 LOOP = Scene(
     name="5 A loop",
-    notice="the same call with the same result: told at the second time, stopped at the third.",
+    notice="the same call, the same result: told at the second time, stopped at the third.",
     user="chloe",
     words=script.LOOP,
     misbehaves=True,
 )
 BUDGET = Scene(
     name="6 A budget that runs out",
-    notice="five cents. The worst case is reserved before each call, so it is never overspent.",
+    notice="five cents, never overspent: before each call its worst case is reserved.",
     user="dana",
     words=script.BUDGET,
     usd="0.05",
 )
 CRASH = Scene(
-    name="7 kill -9 in the middle of a refund",
+    name="7 A kill -9 in mid-refund",
     notice="the bank has paid, the journal does not know it yet. Nothing is paid twice.",
     user="ben",
     words=script.CRASH,
@@ -145,28 +145,27 @@ async def budget(rt: Runtime) -> None:
 async def crash(environment: Mapping[str, str]) -> None:
     """One process is killed in the middle of the refund; another one finishes the run."""
     screen.title(CRASH.name, CRASH.notice)
-    screen.line("customer", CRASH.words)
     pid, code = await _process("pay-and-die", environment)
-    screen.line("process", f"{pid} told the bank to pay, then: {_ending(code)}")
-    _book("A-2003")
     async with Runtime(URL) as reader:  # knows no agent, so it only reads
         [run, *_] = await reader.runs(1)
-    *_, (seq, kind, step) = books.journal(run.id)
-    screen.line("process", f"the run is {run.status!r}; last in its journal: {seq} {kind} {step}")
+        died_at, kind, step = books.last_event(run.id)
+        async for event in reader.events(run.id):
+            screen.show(event)
+            if isinstance(event, RunEvent) and event.seq == died_at:
+                break
+    screen.line("process", f"{pid} is {_ending(code)} right after it told the bank to pay")
+    screen.line("process", f"the journal says {run.status!r}, and ends with no. {died_at}: {kind}")
+    _book("A-2003")
 
     pid, code = await _process("resume", environment)
-    screen.line("process", f"{pid} opened the same file and sent the same request: {_ending(code)}")
-    _book("A-2003")
+    screen.line("process", f"{pid} opened the same file with the same request: {_ending(code)}")
     async with Runtime(URL) as reader:
-        events = [event async for event in reader.events(run.id, after=seq)]
+        events = [event async for event in reader.events(run.id) if isinstance(event, RunEvent)]
     for event in events:
-        screen.show(event)
-    rows = [
-        (str(number), name, at)
-        for number, name, at in books.journal(run.id)
-        if at == step or name in ("SegmentStarted", "RunEnded")
-    ]
-    screen.table((">event", "in the journal", "step"), rows)
+        if event.seq > died_at:
+            screen.show(event)
+    _book("A-2003")
+    screen.trail(events, step)
 
 
 async def _process(part: str, environment: Mapping[str, str]) -> tuple[int, int]:
@@ -182,7 +181,7 @@ async def _process(part: str, environment: Mapping[str, str]) -> tuple[int, int]
 
 
 def _ending(code: int) -> str:
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    return f"killed (signal {-code})" if code < 0 else f"done (exit code {code})"
 
 
 def _book(order_id: str) -> None:

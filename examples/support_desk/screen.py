@@ -6,6 +6,7 @@ Invariant: it shows what the journal and the databases say, and computes nothing
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
+from rich.text import Text
 
 from roadworthy import RunResult, ToolCall
 from roadworthy.events import (
@@ -26,6 +28,7 @@ from roadworthy.events import (
     ModelFailed,
     ModelReplied,
     RunEnded,
+    RunEvent,
     RunStarted,
     RunWaiting,
     SegmentStarted,
@@ -39,7 +42,7 @@ from roadworthy.events import (
 from roadworthy.limits import to_dollars
 
 MOST = 170  # characters of a result
-_WIDTH = 100
+_WIDTH, _INDENT = 100, 11
 _COLOURS = {
     "customer": "bold cyan",
     "model": "magenta",
@@ -65,11 +68,11 @@ _console = Console(
 
 def line(label: str, text: str, *, style: str = "") -> None:
     """One line with its label; long text goes on below itself."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(width=9, justify="right", style=_COLOURS.get(label, ""))
-    grid.add_column(style=style or ("dim" if label == "result" else ""))
-    grid.add_row(label, escape(text))
-    _console.print(grid)
+    first, *more = textwrap.wrap(text, _console.width - _INDENT) or [""]
+    style = style or ("dim" if label == "result" else "")
+    _console.print(Text.assemble((f"{label:>9}  ", _COLOURS.get(label, "")), (first, style)))
+    for rest in more:
+        _console.print(Text(" " * _INDENT + rest, style))
 
 
 def title(name: str, notice: str) -> None:
@@ -106,8 +109,6 @@ def show(event: StreamEvent) -> None:
     match event:
         case RunStarted(input=said):
             line("customer", said.text)
-        case SegmentStarted(segment=segment) if segment > 1:
-            line("process", f"the run goes on from its journal (segment {segment})")
         case ModelReplied(reply=reply) if reply.tool_calls:
             line("model", "asks for " + " and ".join(map(call, reply.tool_calls)))
         case ModelFailed(code=code, message=why):
@@ -118,15 +119,25 @@ def show(event: StreamEvent) -> None:
             line("waits", outcome(result))
         case RunEnded(result=result):
             line("ended", outcome(result))
+        case _:
+            _step_in(event)
+
+
+def _step_in(event: StreamEvent) -> None:
+    """Where the runtime, or a person, steps in."""
+    match event:
+        case SegmentStarted(segment=segment) if segment > 1:
+            line("process", f"the run goes on from its journal (segment {segment})")
         case ApprovalAsked(asks=who, tool=tool, arguments=arguments):
             line("approval", f"the {who} is asked: may {call(ToolCall(tool, arguments))} run?")
         case ApprovalDecided(decision=decision, by=who, note=note):
             line("decided", f"{decision} by {who}{f': {note}' if note else ''}")
         case BudgetRefused(need=need, left=left):
-            line("budget", f"the next call may cost {usd(need)}, {usd(left)} is left: not made")
-        case LoopNoticed(tool=tool, repeat=repeat, stopped=stopped):
+            kept = "beside what is kept for a last answer"
+            line("budget", f"the next call may cost {usd(need)}; {usd(left)} is left {kept}")
+        case LoopNoticed(tool=tool, kind=kind, repeat=repeat, stopped=stopped):
             then = "the run is stopped" if stopped else "the model is told"
-            line("loop", f"{tool}: the same call and result for the {_th(repeat)} time; {then}")
+            line("loop", f"{tool}, {kind.replace('_', ' ')}: the {_th(repeat)} time; {then}")
         case _:
             _tool(event)
 
@@ -136,7 +147,7 @@ def _tool(event: StreamEvent) -> None:
         case ToolIntended(tool=tool, idempotency_key=key):
             line("intent", f"{tool} is written down before it happens, under key {key[:12]}")
         case ToolAttemptFailed(tool=tool, attempt=attempt, message=why, at=at, retry_at=again):
-            pause = f", again in {((again or at) - at) / 1e6:.2f} s"
+            pause = f"; again in {((again or at) - at) / 1e6:.2f} s"
             line("failed", f"{tool}, {_th(attempt)} attempt: {why}{pause}")
         case ToolSucceeded(tool=tool, result=result, source=source, attempts=attempts):
             tried = f" ({_th(attempts)} attempt)" if attempts > 1 else ""
@@ -148,6 +159,25 @@ def _tool(event: StreamEvent) -> None:
             line("refused", _short(result.content))
         case _:
             pass
+
+
+def trail(events: Iterable[RunEvent], step: str) -> None:
+    """The events of one step as a table, with the segments around them."""
+    rows = []
+    for event in events:
+        match event:
+            case SegmentStarted(segment=segment):
+                detail = f"segment {segment}"
+            case ToolIntended(tool=tool, idempotency_key=key, key=at) if at == step:
+                detail = f"{tool} under {key[:12]}"
+            case ToolSucceeded(tool=tool, source=source, key=at) if at == step:
+                detail = f"{tool}, {source}"
+            case RunEnded(status=status):
+                detail = status
+            case _:
+                continue
+        rows.append((str(event.seq), type(event).__name__, event.key, detail))
+    table((">event", "in the journal", "step", "what"), rows)
 
 
 def outcome(result: RunResult[Any]) -> str:
@@ -171,6 +201,7 @@ def usd(nanos: int) -> str:
 
 
 def _short(text: str) -> str:
+    text = text.replace(',"', ', "')
     return text if len(text) <= MOST else f"{text[:MOST]} ..."
 
 

@@ -101,10 +101,8 @@ class Shop:
         )
         rows = self.db.execute(query, (self.customer,))
         return [
-            Order(
-                id=i, item=item, euros=_euros(paid), placed=on, state=state, refunded=_euros(back)
-            )
-            for i, item, paid, on, state, back in rows
+            Order(id=i, item=item, euros=_euros(paid), placed=on, state=at, refunded=_euros(back))
+            for i, item, paid, on, at, back in rows
         ]
 
     def order(self, order_id: str) -> Order | None:

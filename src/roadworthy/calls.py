@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from roadworthy.agent import Model
-from roadworthy.budget import Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
+from roadworthy.budget import Account, Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
 from roadworthy.clock import MICROS
 from roadworthy.errors import ModelError, ModelOutcomeUnknown, ModelRejected
 from roadworthy.events import BudgetRefused, ModelFailed, ModelIntended, ModelReplied, RunEvent
@@ -159,7 +159,7 @@ class _Trial:
         bound = _input_bound(run, self.asked, self.model.name)
         held = await self._reserve(rates, bound)
         if isinstance(held, Exhausted):
-            raise BudgetExhausted("budget", _why(held))
+            raise BudgetExhausted("budget", _why(held.account, held))
         most = held.amount.tokens - bound
         request = self._request(most)
         started = run.clock.monotonic()
@@ -351,18 +351,18 @@ def _repeat_refusal(run: Run, key: str) -> None:
     events = run.past.attempts.get(key, ())
     last = events[-1] if events else None
     if isinstance(last, BudgetRefused):
-        raise BudgetExhausted("budget", "as recorded")
+        raise BudgetExhausted("budget", _why(last, last))
     if isinstance(last, ModelFailed) and last.gave_up:
         raise ModelGone("model_failed", "as recorded")
 
 
-def _why(exhausted: Exhausted) -> str:
-    account = exhausted.account
+def _why(account: Account | BudgetRefused, verdict: Exhausted | BudgetRefused) -> str:
+    """Why a budget refused; a replay says it in the same words, from the recorded refusal."""
     amount = (
-        f"${to_dollars(exhausted.need):f} needed, ${to_dollars(max(0, exhausted.left)):f} left"
+        f"${to_dollars(verdict.need):f} needed, ${to_dollars(max(0, verdict.left)):f} left"
         if account.unit == "usd"
-        else f"{exhausted.need} tokens needed, {max(0, exhausted.left)} left"
+        else f"{verdict.need} tokens needed, {max(0, verdict.left)} left"
     )
     window = "" if account.window == "total" else f" of this {account.window}"
-    busy = ", the rest is held by calls in flight" if exhausted.busy else ""
+    busy = ", the rest is held by calls in flight" if verdict.busy else ""
     return f"The {account.scope} budget{window} is used up: {amount}{busy}."

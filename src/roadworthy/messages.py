@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct, field
 
-from roadworthy import transcripts
+from roadworthy import foreign
 from roadworthy.errors import DeclarationError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"

@@ -12,15 +12,22 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
 
+from roadworthy.store import migrations
+from roadworthy.store.database import Database
 from tests.chaos.desk import drive
 
 
 def serve() -> None:
     """Requests until the end of input."""
+    with tempfile.TemporaryDirectory() as folder:  # what is imported on first use is imported now
+        database = Database(f"sqlite:///{folder}/warm.db")
+        migrations.upgrade(database)
+        database.close()
     for line in sys.stdin:
         request: dict[str, Any] = json.loads(line)
         print(json.dumps(_step(request)), flush=True)  # noqa: T201 -- the protocol
@@ -39,7 +46,8 @@ def _step(request: dict[str, Any]) -> dict[str, Any]:
     _, status = os.waitpid(child, 0)
     os.close(gone)
     killed = os.WIFSIGNALED(status)
-    return {"killed": killed, "code": None if killed else os.WEXITSTATUS(status), "hung": most is None and not ended}
+    code = None if killed else os.WEXITSTATUS(status)
+    return {"killed": killed, "code": code, "hung": most is None and not ended}
 
 
 def _drive(folder: Path, die_at: int | None) -> None:

@@ -87,7 +87,7 @@ def trials(server: Server, folder: Path, kills: int, seed: int) -> None:
         trial = folder / f"{seed}-{number}"
         trial.mkdir()
         for _ in range(draw.randint(1, 2)):
-            done += server.step(trial, seconds=draw.uniform(0.01, 0.45))["killed"]
+            done += server.step(trial, seconds=draw.uniform(0.02, 0.4))["killed"]
         finish(server, trial)
 
 

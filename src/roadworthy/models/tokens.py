@@ -57,10 +57,11 @@ def _bytes(text: str) -> int:
 
 def _part_bound(part: Part) -> int:
     if isinstance(part, Text):
-        return _PER_PART + _bytes(part.text)
+        return _PER_PART + _bytes(part.text) + _bytes(part.provider_state or "")
     if isinstance(part, ToolCall):
         arguments = len(msgspec.json.encode(part.arguments)) + _bytes(part.malformed or "")
-        return 2 * _PER_PART + _bytes(part.tool) + _bytes(part.id) + arguments
+        said = _bytes(part.tool) + _bytes(part.id) + _bytes(part.provider_state or "")
+        return 2 * _PER_PART + said + arguments
     if isinstance(part, Reasoning):
         return _PER_PART + _bytes(part.text) + _bytes(part.provider_state or "")
     if isinstance(part, File):

@@ -20,9 +20,9 @@ async def test_time_stands_still_until_it_is_moved() -> None:
         await clock.advance(0.5)
         assert clock.sleeping == 3
         await clock.advance(3)
-        assert log == [(1, 1.0), (3, 3.0)]
+        assert len(log) == 2
         await clock.advance(10)
-    assert log[-1] == (5, 5.0)
+    assert log == [(1, 1.0), (3, 3.0), (5, 5.0)]
     assert clock.now() - start == round(13.5 * MICROS)
 
 
