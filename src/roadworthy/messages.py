@@ -134,7 +134,7 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
         Raises: DeclarationError: an item is neither, or holds what cannot be kept.
         """
-        return msgspec.convert(transcripts.openai(messages), list[Message])
+        return msgspec.convert(foreign.openai(messages), list[Message])
 
     @staticmethod
     def from_pydantic_ai(messages: Iterable[Any]) -> list[Message]:
@@ -142,7 +142,7 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
         Raises: DeclarationError: an item is no such message.
         """
-        return msgspec.convert(transcripts.pydantic_ai(messages), list[Message])
+        return msgspec.convert(foreign.pydantic_ai(messages), list[Message])
 
 
 UserInput: TypeAlias = "str | File | Sequence[str | File]"

@@ -52,7 +52,6 @@ def _migrate(connection: sqlite3.Connection) -> None:
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
-    with engine.connect() as sql:
+    with engine.begin() as sql:  # Alembic leaves a transaction that is open already to us
         config.attributes["connection"] = sql
         command.upgrade(config, "head")
-        sql.commit()

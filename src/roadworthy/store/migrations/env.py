@@ -9,6 +9,5 @@ from roadworthy.store.schema import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    transactional_ddl=False,
 )
 context.run_migrations()
