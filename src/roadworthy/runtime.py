@@ -133,6 +133,11 @@ class Runtime:
             )
         return self._opened
 
+    @property
+    def patterns(self) -> tuple[Agent[Any, Any], ...]:
+        """What was registered when this runtime was made."""
+        return self._patterns
+
     # --- running -------------------------------------------------------------------------
 
     async def run(
@@ -202,6 +207,7 @@ class Runtime:
             key=key,
             options=options or RunOptions(),
         )
+        await opened.check(request)
         run_id = await opened.intake.accept(request)
         if opened.keeper.owner:
             opened.engine.start(run_id)
@@ -352,6 +358,16 @@ class Runtime:
         """The newest runs."""
         return await self._open.house.read(lambda tx: runs.recent(tx, most))
 
+    async def find(self, run_id: str) -> RunRow:
+        """One run as it stands, from any process. Raises: UnknownRun."""
+        return await self._open.house.read(lambda tx: runs.get(tx, run_id))
+
+    async def record(self, run_id: str, after: int = -1) -> list[RunEvent]:
+        """What is journaled of a run so far, without waiting. Raises: UnknownRun."""
+        row = await self.find(run_id)
+        found = await self._open.events_after(run_id, after)
+        return [self._open.shown(event, row.pattern) for event in found]
+
     async def replay(self, run_id: str) -> Replayed:
         """Re-execute a recorded run with no model and no tool call; says where it would differ."""
         return await self._open.executor.replay(run_id)
@@ -385,11 +401,22 @@ class _Opened:
         self.keeper = Keeper(self.executor, self.engine)
         self.intake = Intake(self.executor)
 
+    async def check(self, request: Request) -> None:
+        """A missing key, package or price is said here, before anything is accepted.
+
+        In a thread, because opening a provider imports its library (about a second, once).
+        Raises: ConfigurationError, PriceUnknown.
+        """
+        wanted = request.options.model or request.pattern.model
+        if not self.house.catalog.is_checked(wanted):
+            await asyncio.to_thread(self.house.catalog.check, wanted)
+
     async def close(self) -> None:
         await self.engine.close(grace=5.0)
         await self.keeper.close()
         await self.journal.close()
         self.threads.close()
+        await self.house.catalog.close()
 
     async def _execute(self, run_id: str) -> None:
         await self.executor.execute(run_id)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from roadworthy.agent import Model
 from roadworthy.errors import ConfigurationError
 from roadworthy.limits import Price
+from roadworthy.models.adapter import ProviderModel
 from roadworthy.models.prices import PriceBook, Rates
 from roadworthy.models.providers import ProviderOptions, open_model
 
@@ -26,7 +27,8 @@ class Catalog:
         self._tiers = dict(tiers)
         self._book = PriceBook(prices)
         self._providers = dict(providers)
-        self._opened: dict[str, Model] = {}
+        self._opened: dict[str, ProviderModel] = {}
+        self._checked: set[str] = set()
 
     @property
     def prices(self) -> str:
@@ -54,6 +56,24 @@ class Catalog:
             self._opened[wanted] = open_model(wanted, options)
         return (self._opened[wanted],)
 
+    def check(self, wanted: str | Model) -> None:
+        """That every model meant can be opened and has a price, before a run counts on it.
+
+        Raises: ConfigurationError, PriceUnknown.
+        """
+        for model in (*self.chain(wanted), *self.chain(self.smallest(wanted))):
+            self.rates(model)
+        self._checked.add(_name(wanted))
+
+    def is_checked(self, wanted: str | Model) -> bool:
+        """Whether `check` found nothing wrong with it before."""
+        return _name(wanted) in self._checked
+
+    async def close(self) -> None:
+        """Close the connections of this event loop."""
+        for model in self._opened.values():
+            await model.close()
+
     def rates(self, model: Model) -> Rates:
         """What the model costs. Raises: PriceUnknown."""
         return self._book.rates(model.name, model.price)
@@ -61,3 +81,7 @@ class Catalog:
     def smallest(self, wanted: str | Model) -> str | Model:
         """The model for closing answers: the tier `small` where there is one."""
         return "small" if "small" in self._tiers else wanted
+
+
+def _name(wanted: str | Model) -> str:
+    return wanted if isinstance(wanted, str) else wanted.name

@@ -25,11 +25,7 @@ def upgrade(database: Database) -> None:
             raise StoreVersionError(
                 f"The store has schema {version}, this release knows {HEAD}. Upgrade roadworthy."
             )
-        connection.execute("BEGIN IMMEDIATE")
-        if _version(connection) == HEAD:
-            connection.execute("ROLLBACK")
-        else:
-            _migrate(connection)
+        _migrate(connection)
 
 
 def _version(connection: sqlite3.Connection) -> str | None:
@@ -43,7 +39,7 @@ def _version(connection: sqlite3.Connection) -> str | None:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """Ends the open transaction: committed when every step worked, else rolled back."""
+    """All steps in one transaction: a process that dies on the way leaves the file as it was."""
     from alembic import command  # noqa: PLC0415 - 0.1 s that an up-to-date store need not pay
     from alembic.config import Config  # noqa: PLC0415
     from sqlalchemy import create_engine  # noqa: PLC0415
@@ -53,5 +49,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     with engine.begin() as sql:  # Alembic leaves a transaction that is open already to us
-        config.attributes["connection"] = sql
-        command.upgrade(config, "head")
+        connection.execute("BEGIN IMMEDIATE")  # not before: connecting rolls back
+        if _version(connection) != HEAD:
+            config.attributes["connection"] = sql
+            command.upgrade(config, "head")
