@@ -9,43 +9,53 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from examples.support_desk import scenes, screen
 from examples.support_desk.desk import DATA, SHOP, URL, open_runtime
+from roadworthy.errors import ConfigurationError
 
 _DESK = "examples/support_desk/desk.py"
+_NAME = "Roadworthy: a support desk"
 
 
 def main() -> int:
     """Tell the story. Returns the exit code."""
     asked = _arguments()
-    environment = {
-        name: value
-        for name, value in {
-            "ROADWORTHY_DEMO_MODEL": asked.model,
-            "ROADWORTHY_DEMO_BASE_URL": asked.base_url,
-        }.items()
-        if value
-    }
+    environment = _environment(asked.model, asked.base_url)
     _start_afresh()
     _introduce(asked.model, asked.base_url)
-    asyncio.run(_story(asked.model, asked.base_url, environment))
+    try:
+        told = asyncio.run(_story(asked.model, asked.base_url, environment))
+    except ConfigurationError as error:  # a missing key, package or price: it says the mend
+        screen.say(f"\n{error}")
+        return 1
+    if not told:
+        screen.say("\nThe model does not answer, so the story ends here. Without --model, it runs.")
+        return 1
+    if asked.chat or _wants_chat():
+        return _chat(environment)
     return 0
 
 
-async def _story(model: str | None, base_url: str | None, environment: dict[str, str]) -> None:
+async def _story(model: str | None, base_url: str | None, environment: Mapping[str, str]) -> bool:
     rt = open_runtime(model, base_url)
     async with rt:
-        await scenes.tell(rt, scripted=model is None)
+        if not await scenes.tell(rt, scripted=model is None):
+            return False
     await scenes.crash(environment)
-    screen.title("The runs", "each can be looked at, from any process, for as long as you keep it.")
+    screen.title("All runs", "they stay in the store, to be looked at from any process.")
     async with rt:
         await scenes.summary(rt)
-        newest = (await rt.runs(1))[0].id
-    screen.say(f"roadworthy runs show {newest} --url {URL}")
+        [newest, *_] = await rt.runs(1)
+    screen.title("Look closer", "the same agent, its runs and its people, from the shell.")
+    screen.say(f"roadworthy runs show {newest.id} --url {URL}")
     screen.say(f"roadworthy serve {_DESK}")
     screen.say(f"roadworthy chat {_DESK}")
+    return True
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,6 +77,12 @@ def _arguments() -> argparse.Namespace:
     return asked
 
 
+def _environment(model: str | None, base_url: str | None) -> dict[str, str]:
+    """How the demo's other processes learn which model answers."""
+    chosen = {"ROADWORTHY_DEMO_MODEL": model, "ROADWORTHY_DEMO_BASE_URL": base_url}
+    return {name: value for name, value in chosen.items() if value}
+
+
 def _start_afresh() -> None:
     for name in (SHOP.name, "runs.db"):
         for suffix in ("", "-wal", "-shm"):
@@ -78,17 +94,34 @@ def _introduce(model: str | None, base_url: str | None) -> None:
         screen.panel(
             "No model is given, so a [bold]SCRIPTED MODEL[/] plays its part: its words are written "
             "in script.py.\nEverything else is real: the tools, the shop's database, the ledger, "
-            "the journal, the kill -9.\nWith a key: python -m examples.support_desk --model "
-            "openai:gpt-5-mini",
-            "Roadworthy: a support desk",
+            "the journal, the kill -9.\n\nWith a key:     python -m examples.support_desk --model "
+            "openai:gpt-5-mini\nA local server: python -m examples.support_desk --base-url "
+            "http://127.0.0.1:11434/v1 --model NAME",
+            _NAME,
         )
     else:
         where = f" at {base_url}" if base_url else ""
         screen.panel(
-            f"[bold]{model}[/]{where} answers. Scenes 3 and 5 need a model that errs on cue; only "
-            "the scripted one does.\nWhat else happens is up to the model.",
-            "Roadworthy: a support desk",
+            f"[bold]{model}[/]{where} answers; what it does is its own.\nScenes 3 and 5 are left "
+            "out: they need a model that errs on cue. Whether the money of scene 6\nruns out "
+            "depends on the model's price.",
+            _NAME,
         )
+
+
+def _wants_chat() -> bool:
+    """Asked only where somebody can answer."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    try:
+        return input("\nTalk to the desk now? [y/N] ").strip().lower().startswith("y")
+    except (EOFError, KeyboardInterrupt):
+        return False
+
+
+def _chat(environment: Mapping[str, str]) -> int:
+    command = [str(Path(sys.executable).with_name("roadworthy")), "chat", _DESK]
+    return subprocess.run(command, env=os.environ | environment, check=False).returncode  # noqa: S603 - our own command
 
 
 if __name__ == "__main__":

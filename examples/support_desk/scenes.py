@@ -29,7 +29,6 @@ class Scene:
     user: str
     words: str
     usd: str = ""
-    misbehaves: bool = False  # needs a model that errs on cue
 
     @property
     def options(self) -> RunOptions:
@@ -45,7 +44,7 @@ LOOKUP = Scene(
     words=script.LOOKUP,
 )
 REFUND = Scene(
-    name="2 A refund that needs care",
+    name="2 A careful refund",
     notice="from 50 euros on a person decides. Meanwhile the run is a row, not a process.",
     user="ana",
     words=script.REFUND,
@@ -55,10 +54,9 @@ INVENTED = Scene(
     notice="an invented name never runs; the model is told the nearest one and recovers.",
     user="ben",
     words=script.INVENTED,
-    misbehaves=True,
 )
 FLAKY = Scene(
-    name="4 A carrier that fails",
+    name="4 A failing carrier",
     notice="retried with a growing pause; the model never hears of it and pays no turn.",
     user="ben",
     words=script.FLAKY,
@@ -68,26 +66,27 @@ LOOP = Scene(
     notice="the same call, the same result: told at the second time, stopped at the third.",
     user="chloe",
     words=script.LOOP,
-    misbehaves=True,
 )
 BUDGET = Scene(
-    name="6 A budget that runs out",
+    name="6 A spent budget",
     notice="five cents, never overspent: before each call its worst case is reserved.",
     user="dana",
     words=script.BUDGET,
     usd="0.05",
 )
 CRASH = Scene(
-    name="7 A kill -9 in mid-refund",
-    notice="the bank has paid, the journal does not know it yet. Nothing is paid twice.",
+    name="7 A kill -9",
+    notice="in mid-refund: the bank has paid, the journal does not know it. Nothing is paid twice.",
     user="ben",
     words=script.CRASH,
 )
 
 
-async def tell(rt: Runtime, *, scripted: bool) -> None:
-    """Scenes 1 to 6, on an open runtime."""
-    await play(rt, LOOKUP)
+async def tell(rt: Runtime, *, scripted: bool) -> bool:
+    """Scenes 1 to 6, on an open runtime. False: the model cannot be asked at all."""
+    first = await rt.result(await play(rt, LOOKUP))
+    if first.status == "failed":
+        return False
     await refund_with_approval(rt)
     if scripted:
         await play(rt, INVENTED)
@@ -95,6 +94,7 @@ async def tell(rt: Runtime, *, scripted: bool) -> None:
     if scripted:
         await play(rt, LOOP)
     await budget(rt)
+    return True
 
 
 async def play(rt: Runtime, scene: Scene) -> str:
@@ -209,9 +209,11 @@ async def summary(rt: Runtime) -> None:
                 run.reason,
                 str(result.usage.turns),
                 screen.usd(run.nanos),
+                "same" if not (await rt.replay(run.id)).differences else "differs",
             )
         )
-    screen.table(("run", "scene", "status", "reason", ">turns", ">cost"), rows)
+    screen.table(("run", "scene", "status", "reason", ">turns", ">cost", "replay"), rows)
+    screen.line("replay", "each run was re-executed from its journal: no model asked, no tool run")
     screen.line("ledger", f"held by all budgets together: {screen.usd(books.held())}")
 
 

@@ -60,6 +60,7 @@ _COLOURS = {
     "process": "blue",
     "shop": "blue",
     "ledger": "blue",
+    "replay": "blue",
 }
 _console = Console(
     width=min(_WIDTH, Console().width) if sys.stdout.isatty() else _WIDTH, highlight=False
@@ -90,15 +91,16 @@ def panel(text: str, name: str) -> None:
 
 def say(text: str = "") -> None:
     """A plain line; never wrapped, so that commands can be copied."""
-    _console.print(text, soft_wrap=True)
+    _console.print(text, soft_wrap=True, markup=False)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> None:
-    """A small table; headings that start with `>` are of numbers."""
-    shown = Table(box=box.SIMPLE_HEAD, title=caption or None, title_justify="left", pad_edge=False)
-    for heading in headings:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A small table; headings that start with `>` are of numbers, the first column is never cut."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, heading in enumerate(headings):
         right = heading.startswith(">")
-        shown.add_column(heading.removeprefix(">"), justify="right" if right else "left")
+        name = heading.removeprefix(">")
+        shown.add_column(name, justify="right" if right else "left", no_wrap=number == 0)
     for row in rows:
         shown.add_row(*(escape(cell) for cell in row))
     _console.print(shown)

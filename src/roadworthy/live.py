@@ -58,6 +58,8 @@ class Live:
         if self._hook is not None:
             self._tell(event)
         for queue in self._watchers.get(run_id, ()):
+            if queue.full() and isinstance(event, RunEvent):
+                queue.get_nowait()  # facts have room always: the gap is seen, an end never missed
             if not queue.full():
                 queue.put_nowait(event)
         if isinstance(event, RunEnded | RunWaiting):

@@ -242,8 +242,8 @@ class Runtime:
         queue = opened.live.watch(run_id)
         try:
             while True:
-                row = await opened.house.read(lambda tx: runs.get(tx, run_id))
-                for event in await opened.events_after(run_id, after):
+                row, recorded = await opened.record_after(run_id, after)
+                for event in recorded:
                     after = event.seq
                     yield opened.shown(event, row.pattern)
                 if row.status not in ("queued", "running"):
@@ -364,8 +364,7 @@ class Runtime:
 
     async def record(self, run_id: str, after: int = -1) -> list[RunEvent]:
         """What is journaled of a run so far, without waiting. Raises: UnknownRun."""
-        row = await self.find(run_id)
-        found = await self._open.events_after(run_id, after)
+        row, found = await self._open.record_after(run_id, after)
         return [self._open.shown(event, row.pattern) for event in found]
 
     async def replay(self, run_id: str) -> Replayed:
@@ -430,9 +429,11 @@ class _Opened:
             return msgspec.structs.replace(event, result=self.executor.typed(event.result, pattern))
         return event
 
-    async def events_after(self, run_id: str, after: int) -> list[RunEvent]:
-        """The journaled events after a position."""
-        return await self.house.read(lambda tx: runs.events(tx, run_id, after))
+    async def record_after(self, run_id: str, after: int) -> tuple[RunRow, list[RunEvent]]:
+        """A run and its journaled events after a position, in one snapshot."""
+        return await self.house.read(
+            lambda tx: (runs.get(tx, run_id), runs.events(tx, run_id, after))
+        )
 
     async def until(self, ended: asyncio.Event) -> None:
         """Wait for the signal, or a moment when another process executes the run."""

@@ -1,0 +1,36 @@
+"""`docs/reference.md` against the code: what users can meet is described."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import roadworthy
+from roadworthy import result, settings, testing
+from roadworthy.events import EVENT_TYPES, LiveEvent
+from roadworthy.limits import Limits, Scope, Window
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text("utf-8")
+SETTINGS = re.findall(r"^(ROADWORTHY_\w+)", settings.__doc__ or "", re.MULTILINE)
+
+NAMES = {
+    "events": [*EVENT_TYPES, *(cls.__name__ for cls in get_args(LiveEvent))],
+    "limits": [field.name for field in fields(Limits)],
+    "scopes and windows": [*get_args(Scope), *get_args(Window)],
+    "statuses": [*get_args(result.Status)],
+    "reasons": [*get_args(result.Reason)],
+    "decisions": [*get_args(result.Decision)],
+    "settings": SETTINGS,
+    "public names": [*roadworthy.__all__],
+    "testing names": [n for n in testing.__all__ if n not in ("Failing", "RecordedRequest")],
+}
+
+
+@pytest.mark.parametrize("group", NAMES)
+def test_the_reference_names_everything_users_meet(group: str) -> None:
+    assert NAMES[group]
+    assert not [name for name in NAMES[group] if f"`{name}`" not in PAGE]
