@@ -67,7 +67,7 @@ async def book_slot(slot: str, visit: int) -> str:
 
 
 READS: tuple[Function, ...] = (find_bike, list_repairs, check_parts, free_slots)
-FUNCTIONS: Mapping[str, Function] = {f.__name__: f for f in (*READS, book_slot)}  # type: ignore[attr-defined]
+FUNCTIONS: Mapping[str, Function] = {f.__name__: f for f in (*READS, book_slot)}
 
 
 def call(step: int) -> tuple[str, dict[str, Any]]:

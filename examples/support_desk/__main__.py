@@ -54,7 +54,7 @@ async def _story(model: str | None, base_url: str | None, environment: Mapping[s
     screen.title("Look closer", "the same agent, its runs and its people, from the shell.")
     screen.say(f"roadworthy runs show {newest.id} --url {URL}")
     screen.say(f"roadworthy serve {_DESK}")
-    screen.say(f"roadworthy chat {_DESK}")
+    screen.say(f"roadworthy chat {_DESK} --user ana")
     return True
 
 
@@ -94,8 +94,8 @@ def _introduce(model: str | None, base_url: str | None) -> None:
         screen.panel(
             "No model is given, so a [bold]SCRIPTED MODEL[/] plays its part: its words are written "
             "in script.py.\nEverything else is real: the tools, the shop's database, the ledger, "
-            "the journal, the kill -9.\n\nWith a key:     python -m examples.support_desk --model "
-            "openai:gpt-5-mini\nA local server: python -m examples.support_desk --base-url "
+            "the journal, the kill -9.\n\nWith a key in the environment, add: --model "
+            "openai:gpt-5-mini\nWith a server of your own, add:     --base-url "
             "http://127.0.0.1:11434/v1 --model NAME",
             _NAME,
         )
@@ -120,7 +120,7 @@ def _wants_chat() -> bool:
 
 
 def _chat(environment: Mapping[str, str]) -> int:
-    command = [str(Path(sys.executable).with_name("roadworthy")), "chat", _DESK]
+    command = [str(Path(sys.executable).with_name("roadworthy")), "chat", _DESK, "--user", "ana"]
     return subprocess.run(command, env=os.environ | environment, check=False).returncode  # noqa: S603 - our own command
 
 

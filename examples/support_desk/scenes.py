@@ -56,7 +56,7 @@ INVENTED = Scene(
     words=script.INVENTED,
 )
 FLAKY = Scene(
-    name="4 A failing carrier",
+    name="4 A flaky carrier",
     notice="retried with a growing pause; the model never hears of it and pays no turn.",
     user="ben",
     words=script.FLAKY,

@@ -63,8 +63,7 @@ def lookup(heard: Heard) -> Says:
     if not heard.results:
         return [_call("find_order", "A-1002"), _call("find_order", "A-2001")]
     found = [_standing(heard.data(i)) for i, r in enumerate(heard.results) if r.status == "ok"]
-    lost = [result for result in heard.results if result.status != "ok"]
-    return " ".join([*found, "I find no order of yours under the other number." * bool(lost)])
+    return " ".join(found if len(found) == len(heard.results) else [*found, _OTHER])
 
 
 def refund_of(order_id: str, reason: str) -> Callable[[Heard], Says]:
@@ -78,10 +77,10 @@ def refund_of(order_id: str, reason: str) -> Callable[[Heard], Says]:
                 euros = heard.data(0)["euros"]
                 arguments = {"order_id": order_id, "euros": euros, "reason": reason}
                 return ToolCall("refund", arguments)
-            case (_, _, paid):
+            case (_, _, paid) if paid.status == "ok":
                 return f"Sorry for the trouble. {paid.content}"
             case _:
-                return "Sorry, I can do no more about it."
+                return f"I am sorry, the refund of {order_id} was not made."
 
     return tell
 
@@ -149,11 +148,12 @@ def improvise(heard: Heard) -> Says:
     if "refund" in words or "money" in words:
         return _refund(heard, order_id)
     if heard.results:
-        result = heard.results[-1]
-        return _arrival(heard.data(-1)) if result.status == "ok" else result.content
+        return _arrival(heard.data(-1)) if heard.results[-1].status == "ok" else _UNKNOWN
     return _call("shipping_status", order_id)
 
 
+_OTHER = "I find no order of yours under the other number."
+_UNKNOWN = "I find no order of yours under that number."
 _HELP = (
     "I am a scripted stand-in for a model, so I only understand a little. Try 'Where is A-1002?', "
     "'Refund A-2003' or 'List my orders'. For a real conversation set ROADWORTHY_DEMO_MODEL."
@@ -168,7 +168,7 @@ def _without_number(heard: Heard) -> Says:
 
 def _refund(heard: Heard, order_id: str) -> Says:
     if heard.results and heard.results[0].status != "ok":
-        return heard.results[0].content
+        return _UNKNOWN
     return refund_of(order_id, "asked for in the chat")(heard)
 
 

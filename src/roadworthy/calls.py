@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -80,14 +80,12 @@ class ModelCalls:
                     f"now {now})"
                 )
 
-        if run.differences is not None and asked.key not in run.past.outcomes:
-            _repeat_refusal(run, asked.key)
         outcome = await run.step(asked.key, lambda: self._call(run, asked), verify)
         _remember(run, asked, outcome)
         return outcome.reply
 
     async def _call(self, run: Run, asked: Asked) -> Done[ModelReplied]:
-        await self._assume_open(run, asked)
+        await self._assume_open(run, asked.key)
         wanted = run.options.model or run.agent.model
         if asked.closing and asked.messages is not None:
             wanted = self.catalog.smallest(wanted)
@@ -110,13 +108,20 @@ class ModelCalls:
             f"No model answered: {error}",
         )
 
-    async def _assume_open(self, run: Run, asked: Asked) -> None:
+    async def assume_open(self, run: Run) -> None:
+        """The run ends: what it asked in a process that died, and asks no more, is assumed too."""
+        for key in run.past.attempts:
+            if key not in run.past.outcomes:
+                await self._assume_open(run, key)
+
+    async def _assume_open(self, run: Run, key: str) -> None:
         """A process died during this call: its charge is unknown, so it stands at worst case."""
-        intent = run.open_intent(asked.key)
-        if isinstance(intent, ModelIntended):
+        intent = run.open_intent(key)
+        if isinstance(intent, ModelIntended) and intent.reservation not in run.assumed:
+            run.assumed.add(intent.reservation)
             assumed = Amount(intent.nanos, intent.input_bound + intent.max_tokens)
             failed = ModelFailed(
-                key=asked.key,
+                key=key,
                 attempt=intent.attempt,
                 model=intent.model,
                 code="crashed",
@@ -125,7 +130,7 @@ class ModelCalls:
             )
             reservation = intent.reservation
             await run.record(
-                failed, also=lambda tx: settle(tx, reservation, assumed, "assumed", key=asked.key)
+                failed, also=lambda tx: settle(tx, reservation, assumed, "assumed", key=key)
             )
 
     def backoff(self, attempt: int, error: ModelError) -> float:
@@ -199,7 +204,7 @@ class _Trial:
             run.replace(key)
         try:
             async with run.interruptible(request.settings.timeout + 5):
-                return await self.model.request(request, on_text if watch else None)
+                return _sound(await self.model.request(request, on_text if watch else None))
         except TimeoutError as error:
             raise ModelOutcomeUnknown(
                 f"{self.model.name} did not answer in {request.settings.timeout:g} s"
@@ -247,8 +252,8 @@ class _Trial:
             own=own,
             release=own if asked.closing else None,
         )
-        await run.flushed()
         held = await self.calls.ledger.reserve(run.position, bearer_of(run), ask)
+        await run.flushed()
         run.reserved = run.reserved or isinstance(held, Held)
         return held
 
@@ -305,8 +310,27 @@ class _Trial:
 
 
 def closing_id(run: Run) -> str:
-    """The reservation kept for the closing answer, new after each reopening."""
-    return f"{run.id}:closing:{run.past.reopened}"
+    """The reservation kept for the closing answer, new after each wait and reopening."""
+    return f"{run.id}:closing:{run.past.reserves}"
+
+
+def _sound(reply: Reply) -> Reply:
+    """The reply; half surrogate pairs, which neither JSON nor a store can hold, are replaced."""
+    try:
+        msgspec.json.encode(reply)
+    except UnicodeEncodeError:
+        return msgspec.convert(_replaced(msgspec.to_builtins(reply)), Reply)
+    return reply
+
+
+def _replaced(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_replaced(key): _replaced(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item) for item in value]
+    return value
 
 
 def _input_bound(run: Run, asked: Asked, model: str) -> int:
@@ -346,16 +370,6 @@ def _request_hash(run: Run, asked: Asked) -> str:
     return head.hexdigest()[:16]
 
 
-def _repeat_refusal(run: Run, key: str) -> None:
-    """In a replay: leave where the recorded run left."""
-    events = run.past.attempts.get(key, ())
-    last = events[-1] if events else None
-    if isinstance(last, BudgetRefused):
-        raise BudgetExhausted("budget", _why(last, last))
-    if isinstance(last, ModelFailed) and last.gave_up:
-        raise ModelGone("model_failed", "as recorded")
-
-
 def _why(account: Account | BudgetRefused, verdict: Exhausted | BudgetRefused) -> str:
     """Why a budget refused; a replay says it in the same words, from the recorded refusal."""
     amount = (
@@ -365,4 +379,9 @@ def _why(account: Account | BudgetRefused, verdict: Exhausted | BudgetRefused) -
     )
     window = "" if account.window == "total" else f" of this {account.window}"
     busy = ", the rest is held by calls in flight" if verdict.busy else ""
-    return f"The {account.scope} budget{window} is used up: {amount}{busy}."
+    run = account.scope == "run"
+    mend = "Limits" if run else f"Budget({account.scope!r}, {account.window!r})"
+    return (
+        f"The {account.scope} budget{window} does not cover another call: {amount}{busy}. "
+        f"Raise {account.unit} of {mend} and resume."
+    )

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from roadworthy.agent import Agent, Verdict
-from roadworthy.budget import release_all
-from roadworthy.calls import CLOSING_INPUT, CLOSING_OUTPUT, Asked, ModelCalls
+from roadworthy.budget import Amount, release_all, settle
+from roadworthy.calls import CLOSING_INPUT, CLOSING_OUTPUT, Asked, ModelCalls, closing_id
 from roadworthy.errors import ModelError
 from roadworthy.events import (
     ApprovalAsked,
@@ -32,7 +32,7 @@ from roadworthy.store import runs, waits
 from roadworthy.store.database import Tx
 from roadworthy.store.waits import WaitRow
 from roadworthy.tool_calls import ToolCalls
-from roadworthy.tools.outputs import OutputReader
+from roadworthy.tools.outputs import OutputReader, shown
 from roadworthy.transcript import runtime_note
 
 LIMITS: tuple[Reason, ...] = (
@@ -49,6 +49,8 @@ _SORRY: Mapping[str, str] = {
     "escalated": "A person needs to look at this.",
     "model_failed": "I could not finish this just now. Please try again later.",
     "model_rejected": "I could not process this request.",
+    "error": "Something went wrong here, so I could not finish this.",
+    "poison": "Something went wrong here, so I could not finish this.",
 }
 _DIRECTIVE = (
     "You have to stop now: {why} Write your final answer for the user with what you have. "
@@ -92,6 +94,8 @@ async def checked(run: Run, stage: Literal["input", "output"], text: str, key: s
 async def answered(run: Run, desk: Desk, text: str, output: object) -> RunResult[Any]:
     """The run completes with this checked answer."""
     plain = None if desk.output is None else desk.output.plain(output)
+    if desk.output is not None and text != shown(output, plain):
+        plain = desk.output.redacted(plain, text)
     result = _result(run, "completed", "answered", text, Report(done=_done(run)))
     return await _end(run, replace(result, output=plain))
 
@@ -100,8 +104,9 @@ async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
     """A stop: the best answer there is, a report, an end."""
     if run.differences is None:
         await run.flushed()
+        await desk.models.assume_open(run)
     text = stop.text or ""
-    if not text and stop.reason in LIMITS:
+    if not text and stop.reason in LIMITS and run.reserved:
         text = await _closing_answer(run, desk, stop)
     if text:
         key = f"turn/{run.turn}/closing_checked/{run.past.reopened}"
@@ -136,8 +141,13 @@ async def suspend(run: Run, suspend: Suspend) -> RunResult[Any]:
         now = run.clock.now()
         for wait in suspend.waits:
             waits.add(tx, _row(run, wait), run.position.seal, now)
+        settle(tx, closing_id(run), Amount(), "released")  # a wait holds no money back
         runs.set_status(tx, run.id, "waiting", "waiting", _totals(run), now)
+        answered = any(waits.is_answered(tx, wait.id) for wait in suspend.waits)
+        if answered or waits.commands_for(tx, run.id):
+            runs.wake(tx, run.id, now)  # somebody spoke while the run was on its way here
 
+    _stream(run, text)
     await run.record(*events, also=also)
     return result
 
@@ -216,12 +226,21 @@ async def _end(run: Run, result: RunResult[Any], stop: Stop | None = None) -> Ru
     )
 
     def also(tx: Tx) -> None:
-        release_all(tx, run.id)
-        runs.set_status(tx, run.id, status, result.reason, _totals(run), run.clock.now())
+        now = run.clock.now()
+        release_all(tx, run.id, closing_id(run))
+        waits.drop(tx, run.id, now)
+        runs.set_status(tx, run.id, status, result.reason, _totals(run), now)
 
+    _stream(run, result.text)
     ended = RunEnded(status=status, reason=result.reason, result=result)
     await run.record(*raised, Delivered(key=key, text=result.text), ended, also=also, must=True)
     return result
+
+
+def _stream(run: Run, text: str) -> None:
+    """Whoever reads the stream alone sees the same text, where it has not been streamed yet."""
+    if run.live.watched(run.id) and run.shown != text:
+        run.show(f"deliver/{run.past.reopened}", text)
 
 
 def _status(reason: Reason, *, has_value: bool) -> EndStatus:

@@ -7,10 +7,9 @@ run's own code does, its segment ends in a journaled state or is left for anothe
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -20,36 +19,39 @@ import msgspec
 from roadworthy.agent import Agent
 from roadworthy.budget import Ledger
 from roadworthy.calls import ModelCalls
-from roadworthy.clock import MICROS, Clock
+from roadworthy.clock import Clock
 from roadworthy.context import User
 from roadworthy.ending import Desk, close
 from roadworthy.errors import ConfigurationError, Fenced, PatternUnknown, StoreError
 from roadworthy.events import (
     CancelRequested,
-    DeclarationChanged,
-    ModelIntended,
     RunEnded,
     RunEvent,
     RunReopened,
-    RunStarted,
     RunWaiting,
     SegmentStarted,
 )
-from roadworthy.limits import Limits
 from roadworthy.live import Live
 from roadworthy.loop import converse
 from roadworthy.messages import Message
 from roadworthy.models.catalog import Catalog
-from roadworthy.result import RunResult
+from roadworthy.record import (
+    Loaded,
+    changes,
+    is_cancelled,
+    options_from,
+    options_with_limits,
+    past_of,
+    poison,
+)
+from roadworthy.result import Reason, RunResult
 from roadworthy.run import (
     Brief,
     JournalPort,
-    Past,
     Ports,
     Position,
     RecordEnds,
     Run,
-    RunOptions,
     Stop,
     Unit,
 )
@@ -57,15 +59,21 @@ from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.journal import Journal
-from roadworthy.store.runs import RunRow
-from roadworthy.store.waits import WaitRow
 from roadworthy.tool_calls import Hands, ToolCalls
 from roadworthy.tools.execution import ToolThreads
 from roadworthy.tools.outputs import OutputReader
 from roadworthy.transcript import transcript
 
 log = logging.getLogger("roadworthy.runtime")
-MOST_DEATHS = 3
+_OUTSIDE: tuple[Reason, ...] = (  # ends that no record of a step tells: a replay takes their word
+    "budget",
+    "cancelled",
+    "declaration_changed",
+    "error",
+    "model_failed",
+    "model_rejected",
+    "poison",
+)
 T = TypeVar("T")
 
 
@@ -87,24 +95,6 @@ class House:
         return await asyncio.to_thread(self.database.read, query)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """A run as recorded."""
-
-    row: RunRow
-    events: Sequence[RunEvent]
-    waits: Sequence[WaitRow]
-    history: Sequence[Message]
-    seal: Seal
-
-    @property
-    def started(self) -> RunStarted:
-        """Its first event."""
-        first = self.events[0]
-        assert isinstance(first, RunStarted)  # noqa: S101 - written in the run's first commit
-        return first
-
-
 @dataclass(frozen=True)
 class Replayed:
     """A recorded run re-executed: where it would differ today, and what it comes to."""
@@ -121,6 +111,7 @@ class Executor:
         self._agents: dict[str, Agent[Any, Any]] = {}
         self._desks: dict[str, Desk] = {}
         self._active: dict[str, Run] = {}
+        self.arriving: set[str] = set()  # claimed by the commit that accepts them, not begun yet
 
     # --- declarations --------------------------------------------------------------------
 
@@ -157,31 +148,53 @@ class Executor:
         return Desk(
             agent=agent,
             models=ModelCalls(house.ledger, house.catalog),
-            tools=ToolCalls(agent, Hands(ledger=house.ledger, threads=house.threads)),
+            tools=ToolCalls(
+                agent, Hands(ledger=house.ledger, threads=house.threads, read=house.read)
+            ),
             output=output,
         )
 
     # --- executing -----------------------------------------------------------------------
 
-    async def execute(self, run_id: str) -> None:
-        """One segment: until the run ends or waits. A run that must not execute now is left."""
-        house = self.house
-        claimed = await house.journal.commit(Unit(apply=lambda tx: self._claim(tx, run_id)))
-        if not isinstance(claimed, tuple):
-            return
-        epoch, segment = claimed
-        loaded = await self.load(run_id)
-        position = Position(run_id, epoch, len(loaded.events), loaded.seal)
-        run = self._build(loaded, position, house.journal)
-        self._active[run_id] = run
+    def begin(self, loaded: Loaded, position: Position) -> Run:
+        """A claimed run executes here from now on: commands for it reach it."""
+        run = self._build(loaded, position, self.house.journal)
+        self._active[run.id] = run
+        return run
+
+    async def execute(self, run_id: str) -> RunResult[Any] | None:
+        """One segment: what the run ended with or waits for. None: it was, or is, left as it is."""
         try:
-            await self._segment(run, loaded, segment)
+            run = self._active.get(run_id) or await self._take(run_id)
+            return None if run is None else self.typed(await self._segment(run), run.agent.name)
         except Fenced:
             log.warning("run %s was taken over", run_id, extra={"run": run_id})
         except StoreError as error:
             log.warning("run %s is left as it is: %s", run_id, error, extra={"run": run_id})
         finally:
-            del self._active[run_id]
+            self._active.pop(run_id, None)
+        return None
+
+    async def _take(self, run_id: str) -> Run | None:
+        """Claim a recorded run, load it and open its next segment."""
+        house = self.house
+        claimed = await house.journal.commit(Unit(apply=lambda tx: self._claim(tx, run_id)))
+        if not isinstance(claimed, tuple):
+            return None
+        epoch, segment = claimed
+        loaded = await self.load(run_id)
+        run = self.begin(loaded, Position(run_id, epoch, len(loaded.events), loaded.seal))
+        begun = SegmentStarted(segment=segment, epoch=epoch)
+        requested, commands = await self._commands(run)
+        now = house.clock.now()
+
+        def also(tx: Tx) -> None:
+            for command_id in commands:
+                waits.do_command(tx, command_id, now)
+
+        await run.record(begun, *changes(loaded, run.agent), *requested, also=also)
+        run.barred = poison(loaded.events)
+        return run
 
     def _claim(self, tx: Tx, run_id: str) -> tuple[int, int] | None:
         """(epoch, segment), or None: not executable now, or not by this process."""
@@ -189,19 +202,10 @@ class Executor:
             return None
         return runs.claim(tx, run_id, self.house.holder, self.house.clock.now())
 
-    async def _segment(self, run: Run, loaded: Loaded, segment: int) -> None:
+    async def _segment(self, run: Run) -> RunResult[Any]:
         desk = self._desks[run.agent.name]
-        begun = SegmentStarted(segment=segment, epoch=run.position.epoch)
-        requested, commands = await self._commands(run)
-        now = self.house.clock.now()
-
-        def also(tx: Tx) -> None:
-            for command_id in commands:
-                waits.do_command(tx, command_id, now)
-
-        await run.record(begun, *_changes(loaded, run.agent), *requested, also=also)
+        result: RunResult[Any] | None = None
         try:
-            _check_poison(loaded.events)
             async with AsyncExitStack() as stack:
                 await self._open_deps(run, stack)
                 result = await converse(run, desk)
@@ -209,18 +213,21 @@ class Executor:
             result = await close(run, desk, stop)
         except StoreError:
             raise
-        except ConfigurationError as error:
-            result = await close(run, desk, Stop("error", str(error)))
         except Exception as error:  # border: a bug ends the run, never the process
-            log.exception("run %s failed", run.id, extra={"run": run.id})
-            result = await close(run, desk, Stop("error", f"{type(error).__name__}: {error}"))
+            expected = isinstance(error, ConfigurationError)
+            if not expected or result is not None:
+                log.exception("run %s failed", run.id, extra={"run": run.id})
+            if result is None:  # else it ended or waits already: its dependencies failed to close
+                why = str(error) if expected else f"{type(error).__name__}: {error}"
+                result = await close(run, desk, Stop("error", why))
         log.info(
             "%s %s: $%s", result.status, result.reason, result.usage.usd, extra={"run": run.id}
         )
+        return result
 
     async def _open_deps(self, run: Run, stack: AsyncExitStack) -> None:
         factory = run.agent.deps
-        if factory is None:
+        if factory is None or run.barred is not None:
             return
         opened = factory(run.context())
         if not hasattr(opened, "__aenter__"):
@@ -282,9 +289,9 @@ class Executor:
         row, started = loaded.row, loaded.started
         agent = self.agent(row.pattern)
         options = options_from(started.options)
-        reopened = [e for e in loaded.events if isinstance(e, RunReopened)]
-        if reopened and reopened[-1].limits is not None:
-            options = options_with_limits(options, reopened[-1].limits)
+        raised = [e.limits for e in loaded.events if isinstance(e, RunReopened) and e.limits]
+        if raised:
+            options = options_with_limits(options, raised[-1])
         brief = Brief(
             agent=agent,
             user=User(row.user, row.tenant),
@@ -293,8 +300,8 @@ class Executor:
             messages=(*options.history, *loaded.history, started.input),
         )
         ports = Ports(journal=journal, live=self.house.live, clock=self.house.clock)
-        run = Run(brief, position, _past(loaded), ports)
-        if _is_cancelled(loaded.events):
+        run = Run(brief, position, past_of(loaded), ports)
+        if is_cancelled(loaded.events):
             run.cancel()
         return run
 
@@ -332,126 +339,30 @@ class Executor:
         desk = self._desks[self.agent(loaded.row.pattern).name]
         position = Position(run_id, -1, len(loaded.events), loaded.seal)
         run = self._build(loaded, position, self.house.journal)
-        differences: list[str] = []
-        run.differences = differences
+        run.differences = differences = list[str]()
+        recorded = self.last_result(loaded.events, loaded.row.pattern)
+        if recorded is not None and recorded.reason in _OUTSIDE:
+            run.barred = Stop(recorded.reason, recorded.report.why)
         result = None
         try:
             result = await converse(run, desk)
         except RecordEnds as end:
-            recorded = self.last_result(loaded.events, loaded.row.pattern)
             if recorded is not None and recorded.over:
                 differences.append(f"{end}: the recorded run ended before this step")
-        recorded = self.last_result(loaded.events, loaded.row.pattern)
-        if result is not None and recorded is not None:
+        if result is not None and recorded is not None and recorded.over:
             for name in ("status", "reason", "text"):
                 now, then = getattr(result, name), getattr(recorded, name)
-                if recorded.over and now != then:
+                if now != then:
                     differences.append(f"{name}: recorded {then!r}, now {now!r}")
+            differences += _unvisited(run)
         return Replayed(tuple(differences), result)
 
 
-def options_to(options: RunOptions) -> Mapping[str, Any]:
-    """Options as plain data, for the journal; {} when none are set."""
-    plain: dict[str, Any] = {}
-    if options.model is not None:
-        plain["model"] = options.model
-    if options.limits is not None:
-        plain["limits"] = options.limits.declared()
-    if options.tags:
-        plain["tags"] = dict(options.tags)
-    if options.history:
-        plain["history"] = msgspec.to_builtins(list(options.history))
-    return plain
-
-
-def options_from(plain: Mapping[str, Any]) -> RunOptions:
-    """Options back from the journal."""
-    from_limits = plain.get("limits")
-    options = RunOptions(
-        model=plain.get("model"),
-        tags=plain.get("tags", {}),
-        history=msgspec.convert(plain.get("history", []), list[Message]),
-    )
-    return options if from_limits is None else options_with_limits(options, from_limits)
-
-
-def options_with_limits(options: RunOptions, limits: Mapping[str, Any]) -> RunOptions:
-    """The options with limits from the journal."""
-    return dataclasses.replace(options, limits=Limits(**limits))
-
-
-def _past(loaded: Loaded) -> Past:
-    outcomes: dict[str, RunEvent] = {}
-    attempts: dict[str, list[RunEvent]] = {}
-    reserved, seconds, reopened, begun = False, 0.0, 0, None
-    last = 0
-    for event in loaded.events:
-        if isinstance(event, SegmentStarted):
-            seconds += (last - begun) / MICROS if begun is not None else 0.0
-            begun = event.at
-        elif isinstance(event, RunReopened):
-            reserved, reopened = False, reopened + 1
-        elif isinstance(event, ModelIntended):
-            reserved = True
-        last = event.at
-        if event.outcome:
-            outcomes[event.key] = event
-        elif event.key:
-            attempts.setdefault(event.key, []).append(event)
-    seconds += (last - begun) / MICROS if begun is not None else 0.0
-    return Past(
-        outcomes=outcomes,
-        attempts=attempts,
-        answers=_answers(loaded.waits),
-        earlier_seconds=seconds,
-        reopened=reopened,
-        reserved=reserved,
-    )
-
-
-def _answers(waits: Sequence[WaitRow]) -> dict[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {}
-    for wait in waits:
-        if wait.answered_at is not None and wait.answer is not None:
-            answer = dict(wait.answer)
-            if "input" in answer:
-                answer["input"] = msgspec.convert(answer["input"], Message)
-            found[wait.key] = answer
-    return found
-
-
-def _deaths(events: Sequence[RunEvent]) -> int:
-    """How many segments in a row ended without an outcome, a wait or an end."""
-    deaths = 0
-    for event in reversed(events):
-        if isinstance(event, SegmentStarted):
-            deaths += 1
-        elif event.outcome or isinstance(event, RunWaiting | RunEnded | RunReopened):
-            break
-    return deaths
-
-
-def _check_poison(events: Sequence[RunEvent]) -> None:
-    """Raises: Stop: the run has ended too many processes."""
-    if _deaths(events) >= MOST_DEATHS:
-        raise Stop("poison", f"{MOST_DEATHS} processes died executing it; it is parked.")
-
-
-def _is_cancelled(events: Sequence[RunEvent]) -> bool:
-    cancelled = False
-    for event in events:
-        if isinstance(event, CancelRequested):
-            cancelled = True
-        elif isinstance(event, RunReopened):
-            cancelled = False
-    return cancelled
-
-
-def _changes(loaded: Loaded, agent: Agent[Any, Any]) -> list[RunEvent]:
-    """A declaration that changed since the run last executed is on record."""
-    known = loaded.started.fingerprint
-    for event in loaded.events:
-        if isinstance(event, DeclarationChanged):
-            known = event.new
-    now = agent.fingerprint
-    return [] if now == known else [DeclarationChanged(old=known, new=now)]
+def _unvisited(run: Run) -> list[str]:
+    """Recorded steps that a replay to the end never came to; how it ends is compared apart."""
+    ends = ("deliver/", "/closing/", "/closing_short/", "/closing_checked/", "/time/")
+    return [
+        f"{key}: recorded, not asked for now"
+        for key in run.past.outcomes
+        if key not in run.visited and not any(end in key for end in ends)
+    ]

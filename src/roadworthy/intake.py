@@ -17,17 +17,18 @@ from msgspec.structs import replace
 from roadworthy.agent import Agent
 from roadworthy.context import User
 from roadworthy.errors import ConversationBusy, NotResumable, RunError, UnknownApproval
-from roadworthy.events import RunReopened, RunStarted
-from roadworthy.executor import Executor, options_to
+from roadworthy.events import RunReopened, RunStarted, SegmentStarted
+from roadworthy.executor import Executor
 from roadworthy.limits import Limits
 from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
+from roadworthy.record import Loaded, options_to
 from roadworthy.result import Reason
 from roadworthy.run import Position, RunOptions, Unit
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.journal import append_outside
-from roadworthy.store.runs import NewRun
+from roadworthy.store.runs import NewRun, RunRow
 from roadworthy.tools.registry import Refused
 
 RELEASE = "0.1.0"
@@ -74,9 +75,11 @@ class Intake:
         self._house = executor.house
         self._seals: dict[str, Seal] = {}
 
-    async def accept(self, request: Request) -> str:
+    async def accept(self, request: Request, *, mine: bool) -> str:
         """The id of the new run, of the one this key made before, or of the one that asked.
 
+        mine: this process executes it. A run outside any conversation waits for no other, so the
+        commit that accepts it claims it too and opens its first segment.
         Raises: IdempotencyConflict, ConversationBusy, StoreError.
         """
         now = self._house.clock.now()
@@ -84,8 +87,10 @@ class Intake:
         seal = await self.seal(request.user.tenant)
         new, started = self._new(run_id, request)
         declared = msgspec.json.encode(request.pattern.declared()).decode()
+        position = Position(run_id, 0, 0, seal)
+        claims = mine and request.conversation is None
 
-        def apply(tx: Tx) -> str:
+        def apply(tx: Tx) -> str | RunRow:
             known = runs.known_run(tx, new)
             if known is not None:
                 return known
@@ -96,10 +101,23 @@ class Intake:
                     return asking
             runs.add_run(tx, new, declared, now)
             tx.emit(started)
-            return run_id
+            claimed = runs.claim(tx, run_id, self._house.holder, now) if claims else None
+            if claimed is None:
+                return run_id
+            position.epoch, segment = claimed
+            tx.emit(SegmentStarted(segment=segment, epoch=position.epoch))
+            return runs.get(tx, run_id)
 
-        position = Position(run_id, 0, 0, seal)
-        return cast(str, await self._house.journal.commit(Unit(position=position, apply=apply)))
+        self._executor.arriving.add(run_id)
+        try:
+            accepted = await self._house.journal.commit(Unit(position=position, apply=apply))
+        finally:
+            self._executor.arriving.discard(run_id)
+        if isinstance(accepted, RunRow):
+            fresh = Loaded(row=accepted, events=(started,), waits=(), history=(), seal=seal)
+            self._executor.begin(fresh, position)
+            return run_id
+        return cast(str, accepted)
 
     async def answer(self, wait_id: str, run_id: str, answer: Mapping[str, Any]) -> None:
         """Answer a wait once and make its run executable. Raises: UnknownApproval."""
@@ -145,7 +163,7 @@ class Intake:
             if runs.has_later(tx, current):
                 raise NotResumable(f"The conversation of {run_id} has gone on; start a new run.")
             append_outside(tx, run_id, event, seal, (runs.last_seq(tx, run_id) + 1, now))
-            runs.wake(tx, run_id, now)
+            runs.reopen(tx, run_id, now)
 
         await self._house.journal.commit(Unit(apply=apply))
 

@@ -17,6 +17,7 @@ from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.ownership import RENEW_SECONDS, leave, take, this_process
+from roadworthy.tool_calls import forget_expired
 
 log = logging.getLogger("roadworthy.runtime")
 POLL_SECONDS = 0.05
@@ -53,7 +54,8 @@ class Keeper:
     async def start_unfinished(self) -> None:
         """Hand every executable run to the engine."""
         for run_id, pattern in await self._house.read(runs.unfinished):
-            if self._executor.knows(pattern) and run_id not in self._engine.running:
+            begun = run_id in self._engine.running or run_id in self._executor.arriving
+            if self._executor.knows(pattern) and not begun:
                 self._engine.start(run_id)
 
     async def _renew(self) -> None:
@@ -65,6 +67,7 @@ class Keeper:
             return
         if held and not self.owner:
             self.owner = True
+            await self._house.journal.commit(Unit(apply=lambda tx: forget_expired(tx, now)))
             await self.start_unfinished()
         elif not held and self.owner:
             log.warning("another process executes the runs of this store now")

@@ -10,11 +10,14 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
-from roadworthy.events import LiveEvent, RunEnded, RunEvent, RunWaiting, StreamEvent
+from roadworthy.events import LiveEvent, RunEvent, StreamEvent
+from roadworthy.result import RunResult
 
 log = logging.getLogger("roadworthy.runtime")
 _MOST_BEHIND = 10_000
+Told: TypeAlias = RunResult[Any] | None
 
 
 class Live:
@@ -22,7 +25,7 @@ class Live:
 
     def __init__(self, hook: Callable[[StreamEvent], None] | None = None) -> None:
         self._watchers: defaultdict[str, list[asyncio.Queue[StreamEvent]]] = defaultdict(list)
-        self._expecting: defaultdict[str, list[asyncio.Event]] = defaultdict(list)
+        self._expecting: defaultdict[str, list[asyncio.Queue[Told]]] = defaultdict(list)
         self._hook = hook
 
     def watch(self, run_id: str) -> asyncio.Queue[StreamEvent]:
@@ -37,15 +40,20 @@ class Live:
         if not self._watchers[run_id]:
             del self._watchers[run_id]
 
-    def expect(self, run_id: str) -> asyncio.Event:
-        """An event that is set when the run ends or waits."""
-        signal = asyncio.Event()
-        self._expecting[run_id].append(signal)
-        return signal
+    def expect(self, run_id: str) -> asyncio.Queue[Told]:
+        """A queue that gets what each segment of the run in this process comes to."""
+        queue: asyncio.Queue[Told] = asyncio.Queue()
+        self._expecting[run_id].append(queue)
+        return queue
 
-    def forget(self, run_id: str, signal: asyncio.Event) -> None:
+    def tell(self, run_id: str, told: Told) -> None:
+        """A segment is over, with this result; None: look into the store."""
+        for queue in self._expecting.get(run_id, ()):
+            queue.put_nowait(told)
+
+    def forget(self, run_id: str, queue: asyncio.Queue[Told]) -> None:
         """Stop expecting."""
-        self._expecting[run_id].remove(signal)
+        self._expecting[run_id].remove(queue)
         if not self._expecting[run_id]:
             del self._expecting[run_id]
 
@@ -62,9 +70,6 @@ class Live:
                 queue.get_nowait()  # facts have room always: the gap is seen, an end never missed
             if not queue.full():
                 queue.put_nowait(event)
-        if isinstance(event, RunEnded | RunWaiting):
-            for signal in self._expecting.get(run_id, ()):
-                signal.set()
 
     def _tell(self, event: LiveEvent | RunEvent) -> None:
         try:

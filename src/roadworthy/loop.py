@@ -21,6 +21,7 @@ from roadworthy.turns import (
     admit,
     begin_turn,
     decide,
+    heard,
     object_to,
     revise,
     told,
@@ -40,7 +41,7 @@ async def converse(run: Run, desk: Desk) -> RunResult[Any]:
             match decide(run, desk, reply):
                 case UseTools(calls):
                     carried = await desk.tools.carry_out(run, calls)
-                    run.messages.append(told(carried.results))
+                    run.messages.append(await heard(run, carried))
                     await watch(run, guard, carried)  # the same state again?
                 case Answer(text, output):
                     verdict = await checked(run, "output", text, f"turn/{run.turn}/checked")
@@ -48,11 +49,11 @@ async def converse(run: Run, desk: Desk) -> RunResult[Any]:
                         return await answered(run, desk, verdict.text, output)
                     revisions = object_to(run, verdict.verdict, revisions)
                 case Retry(why, results):
-                    revisions = revise(why, revisions)
                     if results:
                         run.messages.append(told(results))
                     else:
                         run.note(why)
+                    revisions = revise(why, revisions)
                 case Escalate(why, text):
                     return await close(run, desk, Stop("escalated", why, text=text))
     except Suspend as waits:

@@ -60,7 +60,7 @@ class ToolCall(Struct, frozen=True, tag=True, omit_defaults=True):
 class File(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """Any media, given to or returned by a tool or a model.
 
-    Exactly one of `data` (the bytes) and `url` is set; `sha` is set once the bytes are stored.
+    One of `data` (the bytes) and `url` is set; in the store `sha` stands for the bytes.
     """
 
     media_type: str

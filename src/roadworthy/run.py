@@ -19,19 +19,18 @@ from roadworthy.events import (
     LiveEvent,
     ModelFailed,
     ModelIntended,
-    ModelReplied,
     Noted,
     RunEvent,
     TextDelta,
     TextReplaced,
     ToolAttemptFailed,
     ToolIntended,
-    ToolOutcome,
     ToolProgress,
     ToolSucceeded,
 )
-from roadworthy.limits import Limits, Phase, PhaseUsage, Usage
+from roadworthy.limits import Limits, Usage
 from roadworthy.messages import Message
+from roadworthy.meter import Meter
 from roadworthy.result import Reason
 from roadworthy.transcript import runtime_note
 
@@ -161,74 +160,13 @@ class RunOptions:
 class Done(Generic[OutcomeT]):
     """What an effect came to: its outcome, facts beside it, and rows to change with it.
 
-    `then` is called once they are durable. `free`: a read without cost; repeating it after a
-    crash is harmless, so its commit may ride with the next one.
+    `then` is called once they are queued: whoever looks after it looks at what follows them.
     """
 
     outcome: OutcomeT
     beside: tuple[RunEvent, ...] = ()
     also: Callable[[Any], Any] | None = None
     then: Callable[[], None] | None = None
-    free: bool = False
-
-
-@dataclass
-class Meter:
-    """What the run has used, counted from recorded events only."""
-
-    turns: int = 0
-    tool_calls: int = 0
-    replies: int = 0
-    failures: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    nanos: int = 0
-    assumed: int = 0
-    earlier_seconds: float = 0.0
-    by_phase: dict[Phase, PhaseUsage] = field(default_factory=dict)
-
-    def count(self, event: RunEvent) -> None:
-        """Add one event."""
-        if isinstance(event, ModelReplied):
-            self.replies += 1
-            self.input_tokens += event.input_tokens
-            self.output_tokens += event.output_tokens
-            self.cache_read_tokens += event.cache_read_tokens
-            self.nanos += event.nanos
-            self._phase(event.phase, event.input_tokens, event.output_tokens, event.nanos)
-        elif isinstance(event, ModelFailed):
-            self.failures += event.code != "crashed"
-            self.assumed += event.assumed
-            self._phase("recover", 0, 0, event.assumed)
-        elif isinstance(event, ToolSucceeded):
-            self.tool_calls += 1
-            self.nanos += event.nanos
-        elif isinstance(event, ToolOutcome):
-            self.nanos += getattr(event, "nanos", 0)
-            self.tool_calls += hasattr(event, "nanos")
-
-    def usage(self, seconds: float) -> Usage:
-        """As a value. seconds: active time of this segment."""
-        return Usage(
-            turns=self.turns,
-            tool_calls=self.tool_calls,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            cache_read_tokens=self.cache_read_tokens,
-            nanos=self.nanos,
-            assumed_nanos=self.assumed,
-            seconds=round(self.earlier_seconds + seconds, 3),
-            by_phase=dict(self.by_phase),
-        )
-
-    def _phase(self, phase: Phase, tokens_in: int, tokens_out: int, nanos: int) -> None:
-        old = self.by_phase.get(phase, PhaseUsage())
-        self.by_phase[phase] = PhaseUsage(
-            input_tokens=old.input_tokens + tokens_in,
-            output_tokens=old.output_tokens + tokens_out,
-            nanos=old.nanos + nanos,
-        )
 
 
 @dataclass(slots=True)
@@ -252,7 +190,10 @@ class Past:
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     earlier_seconds: float = 0.0
     reopened: int = 0
+    earlier_limits: Sequence[tuple[int, Limits]] = ()  # (last turn they governed, limits)
+    earlier_ends: Sequence[tuple[int, RunEvent]] = ()  # (last turn, closing call) of reopened ends
     reserved: bool = False
+    reserves: int = 0  # closing reserves given back, by waits and ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,8 +238,13 @@ class Run:
         self.effects_done: dict[str, ToolSucceeded] = {}  # since the user last spoke
         self.deps: Any = None
         self.turn = 0
+        self.last_call = False  # the model was told that no tool calls are left
         self.warned = 0  # per cent of the limits the model was last told about
+        self.shown = ""  # the text streamed last
         self.cancelled = False
+        self.visited: set[str] = set()  # keys of the steps that were asked for
+        self.barred: Stop | None = None  # why no new step may begin, recorded ones aside
+        self.assumed: set[str] = set()  # reservations of dead processes, assumed in this segment
         self.differences: list[str] | None = None  # collected by a replay, else None
         self._journal = ports.journal
         self._started = ports.clock.monotonic()
@@ -315,9 +261,12 @@ class Run:
     ) -> OutcomeT:
         """The outcome recorded under `key`, or do `effect` once and record its outcome.
 
+        The outcome is queued at once and not waited for. The queue is first in, first out, so it
+        is durable before the next intent is, and without an intent nothing leaves the process.
         `verify` compares a recorded outcome with what would be asked now; only a replay calls it.
         Raises: what `effect` raises; Fenced, StoreUnavailable.
         """
+        self.visited.add(key)
         for event in self.past.attempts.get(key, ()):
             self.meter.count(event)
         known = self.past.outcomes.get(key)
@@ -326,18 +275,15 @@ class Run:
             if self.differences is not None and verify is not None:
                 verify(outcome)
         else:
+            self.check_cancelled()
             if self.differences is not None:
                 raise RecordEnds(key)
-            self.check_cancelled()
             done = await effect()
             outcome = done.outcome
             unit: Unit[Any] = Unit(
                 position=self.position, events=(outcome, *done.beside), apply=done.also, must=True
             )
-            if done.free:
-                self._pending.append(self._journal.post(unit))
-            else:
-                await self._settled(self._journal.commit(unit))
+            self._pending.append(self._journal.post(unit))
             if done.then is not None:
                 done.then()
         self.meter.count(outcome)
@@ -352,29 +298,27 @@ class Run:
         for event in events:
             if isinstance(event, ModelFailed):
                 self.meter.count(event)
-        return await self._settled(
-            self._journal.commit(Unit(position=self.position, events=events, apply=also, must=must))
-        )
+        unit = Unit(position=self.position, events=events, apply=also, must=must)
+        result = await self._journal.commit(unit)
+        await self.flushed()
+        return result
 
     async def value(self, key: str, read: Callable[[], object]) -> Any:  # noqa: ANN401 - JSON
         """Something variable (time, an instruction function), read once and recorded."""
 
         async def effect() -> Done[Noted]:
-            return Done(Noted(key=key, value=read()), free=True)
+            return Done(Noted(key=key, value=read()))
 
         return (await self.step(key, effect)).value
 
     async def flushed(self) -> None:
-        """Wait until everything this run posted is durable."""
+        """Wait until all outcomes of this run are durable. After a commit they are: no wait then.
+
+        Raises: Fenced, StoreUnavailable, or what a unit's `apply` raised.
+        """
         pending, self._pending = self._pending, []
         for future in pending:
-            await asyncio.shield(future)
-
-    async def _settled(self, commit: Awaitable[T]) -> T:
-        result = await commit
-        if self._pending:  # earlier in the queue, so already decided
-            await self.flushed()
-        return result
+            await future
 
     # --- what is known of earlier attempts -----------------------------------------------
 
@@ -419,16 +363,33 @@ class Run:
 
     def show(self, key: str, text: str, attempt: int = 1, offset: int = 0) -> None:
         """Stream a piece of checked text."""
+        self.shown = (self.shown if offset else "") + text
         delta = TextDelta(run_id=self.id, key=key, text=text, attempt=attempt, offset=offset)
         self.live.publish(self.id, delta)
 
     def replace(self, key: str, text: str = "") -> None:
         """Take back what was streamed under this key."""
+        self.shown = text
         self.live.publish(self.id, TextReplaced(run_id=self.id, key=key, text=text))
 
     def note(self, text: str) -> None:
         """Tell the model something of the runtime, as part of the conversation."""
         self.messages.append(runtime_note(text))
+
+    def govern(self, turn: int) -> Limits:
+        """The limits of this turn: those in force when it was answered, else the newest."""
+        newest = self.options.limits or self.agent.limits
+        earlier = (limits for last, limits in self.past.earlier_limits if turn <= last)
+        self.limits = next(earlier, newest)
+        for last, event in self.past.earlier_ends:
+            if turn == last + 1:
+                self.meter.count(event)
+        return self.limits
+
+    @property
+    def passed(self) -> bool:
+        """Whether the run was reopened after this turn: what stopped it then stops it no more."""
+        return any(self.turn <= last for last, _ in self.past.earlier_limits)
 
     @property
     def seconds(self) -> float:
@@ -447,7 +408,9 @@ class Run:
             scope.reschedule(0)
 
     def check_cancelled(self) -> None:
-        """Raises: Stop: somebody cancelled the run."""
+        """Raises: Stop: somebody cancelled the run, or it may do no more."""
+        if self.barred is not None:
+            raise self.barred
         if self.cancelled:
             raise Stop("cancelled", "The run was cancelled.")
 
@@ -475,7 +438,6 @@ __all__ = [
     "Done",
     "JournalPort",
     "LivePort",
-    "Meter",
     "Past",
     "Ports",
     "Position",

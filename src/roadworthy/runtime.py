@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import msgspec
 
@@ -23,7 +23,7 @@ from roadworthy.executor import Executor, House, Replayed
 from roadworthy.intake import Intake, Request, checked_input
 from roadworthy.keeper import Keeper
 from roadworthy.limits import Budget, Limits, Price
-from roadworthy.live import Live
+from roadworthy.live import Live, Told
 from roadworthy.loop_thread import LoopThread
 from roadworthy.messages import Json, Message, UserInput
 from roadworthy.models.catalog import Catalog
@@ -134,6 +134,11 @@ class Runtime:
         return self._opened
 
     @property
+    def url(self) -> str:
+        """The store's address."""
+        return self._database.url
+
+    @property
     def patterns(self) -> tuple[Agent[Any, Any], ...]:
         """What was registered when this runtime was made."""
         return self._patterns
@@ -208,8 +213,9 @@ class Runtime:
             options=options or RunOptions(),
         )
         await opened.check(request)
-        run_id = await opened.intake.accept(request)
-        if opened.keeper.owner:
+        mine = opened.keeper.owner
+        run_id = await opened.intake.accept(request, mine=mine)
+        if mine:
             opened.engine.start(run_id)
         return run_id
 
@@ -261,15 +267,17 @@ class Runtime:
     async def wait(self, run_id: str) -> RunResult[Any]:
         """The result, once the run has ended or waits. Raises: UnknownRun."""
         opened = self._open
-        ended = opened.live.expect(run_id)
+        told = opened.live.expect(run_id)
+        result: RunResult[Any] | None = None
         try:
-            while True:
-                result = await opened.executor.result(run_id)
-                if result is not None:
-                    return result
-                await opened.until(ended)
+            while result is None:
+                if not opened.executor.executes(run_id):  # else we are told
+                    result = await opened.executor.result(run_id)
+                if result is None:
+                    result = await opened.until(told)
+            return result
         finally:
-            opened.live.forget(run_id, ended)
+            opened.live.forget(run_id, told)
 
     async def result(self, run_id: str) -> RunResult[Any]:
         """The latest result, waiting while the run executes. From any process."""
@@ -295,6 +303,13 @@ class Runtime:
         wait = await opened.house.read(lambda tx: waits.by_id(tx, approval_id))
         if wait is None or wait.answered_at is not None or wait.kind == "user":
             raise UnknownApproval(f"No open approval {approval_id!r}; it may be decided already.")
+        if decision not in get_args(Decision):
+            raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
+        if decision == "edit" and wait.kind == "unknown_outcome":
+            raise RunError(
+                "This asks whether a call happened: approve (it did not, run it), respond (it did, "
+                "with its result as note=) or reject (leave it)."
+            )
         if decision == "edit":
             await opened.intake.check_edit(wait.run_id, wait.tool, arguments)
         elif arguments is not None:
@@ -418,8 +433,13 @@ class _Opened:
         await self.house.catalog.close()
 
     async def _execute(self, run_id: str) -> None:
-        await self.executor.execute(run_id)
-        following = await self.house.read(lambda tx: _following(tx, run_id))
+        result, following = None, None
+        try:
+            result = await self.executor.execute(run_id)
+            if result is not None and (result.conversation is not None or not result.over):
+                following = await self.house.read(lambda tx: _following(tx, run_id))
+        finally:
+            self.live.tell(run_id, None if following == run_id else result)
         if following is not None:
             self.engine.start(following)
 
@@ -435,14 +455,13 @@ class _Opened:
             lambda tx: (runs.get(tx, run_id), runs.events(tx, run_id, after))
         )
 
-    async def until(self, ended: asyncio.Event) -> None:
-        """Wait for the signal, or a moment when another process executes the run."""
+    async def until(self, told: asyncio.Queue[Told]) -> RunResult[Any] | None:
+        """What is told next; None after a moment when another process executes the run."""
         try:
             async with asyncio.timeout(None if self.keeper.owner else 0.1):
-                await ended.wait()
+                return await told.get()
         except TimeoutError:
-            pass
-        ended.clear()
+            return None
 
     async def follow(
         self, queue: asyncio.Queue[StreamEvent], after: int
@@ -464,8 +483,10 @@ class _Opened:
 
 
 def _following(tx: Tx, run_id: str) -> str | None:
-    """The next run of a conversation that this run has left."""
+    """The run itself when somebody spoke as it went to wait, or the next of its conversation."""
     row = runs.get(tx, run_id)
+    if row.status == "queued":
+        return run_id
     if row.conversation is None or row.status in ("queued", "running", "waiting", "escalated"):
         return None
     return runs.next_in_conversation(tx, row.tenant, row.conversation)

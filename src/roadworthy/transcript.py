@@ -6,23 +6,42 @@ result, so any provider accepts the conversation, however the run ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
 
 from roadworthy.events import (
     Delivered,
     InputReceived,
     LoopNoticed,
     ModelReplied,
+    Noted,
     RunEvent,
     RunStarted,
     ToolOutcome,
 )
 from roadworthy.messages import Message, Text, ToolResult
 
+INPUT_CHECKED = "input/checked"
+REFUSED = "(This message was not accepted.)"
+
 
 def runtime_note(text: str) -> Message:
     """A word of the runtime to the model, in the user's place."""
     return Message(role="user", parts=(Text(text=f"[runtime] {text}"),), by_runtime=True)
+
+
+def answer_checked(turn: int, index: int) -> str:
+    """Key of the check of the user's answer to a question."""
+    return f"turn/{turn}/ask/{index}/checked"
+
+
+def with_text(message: Message, text: str) -> Message:
+    """A message with its words replaced, its files kept."""
+    if text == message.text:
+        return message
+    others = tuple(part for part in message.parts if not isinstance(part, Text))
+    return replace(message, parts=(Text(text=text), *others))
 
 
 def loop_note(event: LoopNoticed) -> str:
@@ -50,6 +69,8 @@ def transcript(events: Iterable[RunEvent]) -> list[Message]:
             results[event.key] = event.result
         elif isinstance(event, InputReceived):
             results[event.key] = ToolResult(tool="ask_user", call_id="", content=event.input.text)
+        elif isinstance(event, Noted):
+            _as_checked(event, messages, results)
         elif isinstance(event, LoopNoticed):
             _close_turn(messages, turn_key, results)
             messages.append(runtime_note(loop_note(event)))
@@ -57,6 +78,19 @@ def transcript(events: Iterable[RunEvent]) -> list[Message]:
             delivered = event.text
     _close_turn(messages, turn_key, results, delivered)
     return messages
+
+
+def _as_checked(event: Noted, messages: list[Message], results: dict[str, ToolResult]) -> None:
+    """What an input guardrail changed or refused is remembered only as it left it."""
+    asked = event.key.removesuffix("/checked")
+    if event.key == INPUT_CHECKED:
+        messages[0] = with_text(messages[0], _accepted(event.value))
+    elif asked != event.key and asked in results:
+        results[asked] = replace(results[asked], content=_accepted(event.value))
+
+
+def _accepted(value: Mapping[str, str]) -> str:
+    return value["text"] if value["action"] == "allow" else REFUSED
 
 
 def _close_turn(

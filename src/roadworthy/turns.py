@@ -18,10 +18,11 @@ from roadworthy.ending import Desk, checked
 from roadworthy.errors import ToolError
 from roadworthy.events import DecisionMade, Noted, RunEvent
 from roadworthy.limits import to_dollars
-from roadworthy.messages import Message, Reply, Text, ToolCall, ToolResult, ToolSpec
+from roadworthy.messages import Message, Reply, ToolCall, ToolResult, ToolSpec
 from roadworthy.run import Done, Run, Stop
-from roadworthy.tool_calls import ASK_USER, ESCALATE, may_ask
+from roadworthy.tool_calls import ASK_USER, ESCALATE, Carried, may_ask
 from roadworthy.tools.outputs import FINAL_ANSWER, shown
+from roadworthy.transcript import INPUT_CHECKED, answer_checked, with_text
 
 MOST_REVISIONS = 2
 _WARN_AT = (50, 80, 95)
@@ -68,39 +69,48 @@ async def admit(run: Run) -> None:
     """Check the user's words before anything else sees them. Raises: Stop: they are refused."""
     place = next(i for i in range(len(run.messages) - 1, -1, -1) if run.messages[i].role == "user")
     message = run.messages[place]
-    verdict = await checked(run, "input", message.text, "input/checked")
+    text = await _checked_words(run, message.text, INPUT_CHECKED)
+    run.messages[place] = with_text(message, text)
+
+
+async def _checked_words(run: Run, text: str, key: str) -> str:
+    """The user's words as the input guardrails leave them. Raises: Stop: they are refused."""
+    verdict = await checked(run, "input", text, key)
     if verdict.verdict.action in ("block", "revise"):
         raise Stop("guardrail", verdict.verdict.text)
     if verdict.verdict.action == "escalate":
         raise Stop("escalated", verdict.verdict.text)
-    if verdict.text != message.text:
-        others = tuple(part for part in message.parts if not isinstance(part, Text))
-        run.messages[place] = replace(message, parts=(Text(text=verdict.text), *others))
+    return verdict.text
 
 
 async def begin_turn(run: Run) -> None:
     """Count the turn. Raises: Stop: a limit is reached, or somebody cancelled."""
-    limits = run.limits
+    limits = run.govern(run.turn + 1)
     if run.turn >= limits.turns:
         raise Stop("turn_limit", f"The limit of {limits.turns} turns is reached.")
+    spent = run.meter.tool_calls >= limits.tool_calls
+    if spent and run.last_call:
+        raise Stop("tool_call_limit", f"The limit of {limits.tool_calls} tool calls is reached.")
+    run.last_call = spent
     run.turn += 1
     run.meter.turns = run.turn
-    if run.turn > 1 and run.meter.tool_calls >= limits.tool_calls:
-        _tell_last_call(run)
     await _check_time(run)
-    _tell_what_is_left(run)
+    if spent:
+        run.note("No tool calls are left. Answer now with what you have.")
+    else:
+        _tell_what_is_left(run)
 
 
 async def turn_request(run: Run, desk: Desk) -> Asked:
     """What this turn's call sends beside the messages."""
-    plain = not desk.output and not any(g.stage == "output" for g in run.agent.guardrails)
+    unguarded = not any(guard.stage == "output" for guard in run.agent.guardrails)
     return Asked(
         key=f"turn/{run.turn}/model",
         instructions=await _instructions(run),
         tools=_offered(run, desk),
         output=desk.output.spec if desk.output else None,
         beside=lambda reply: (_decision(run, desk, reply),),
-        stream=plain,
+        stream=unguarded and desk.output is None,
     )
 
 
@@ -139,18 +149,15 @@ def _offered(run: Run, desk: Desk) -> tuple[ToolSpec, ...]:
 async def _check_time(run: Run) -> None:
     """The clock decides, so its word is recorded: a replay stops where the run stopped."""
     key = f"turn/{run.turn}/time/{run.past.reopened}"
-    over = run.seconds > run.limits.seconds
+    answered = f"turn/{run.turn}/model" in run.past.outcomes  # there was time then
+    over = run.seconds > run.limits.seconds and not answered
     if key in run.past.outcomes or (over and run.differences is None):
 
         async def effect() -> Done[Noted]:
-            return Done(Noted(key=key, value="time_limit"), free=True)
+            return Done(Noted(key=key, value="time_limit"))
 
         await run.step(key, effect)
         raise Stop("time_limit", f"The limit of {run.limits.seconds:g} active seconds is reached.")
-
-
-def _tell_last_call(run: Run) -> None:
-    run.note("No tool calls are left. Answer now with what you have.")
 
 
 def _tell_what_is_left(run: Run) -> None:
@@ -262,3 +269,16 @@ def object_to(run: Run, verdict: Verdict, revisions: int) -> int:
 def told(results: tuple[ToolResult, ...]) -> Message:
     """Results of calls as the message that answers them."""
     return Message(role="tool", parts=results)
+
+
+async def heard(run: Run, carried: Carried) -> Message:
+    """What came of a turn's calls; the user's own words among it are checked as input is.
+
+    Raises: Stop: they are refused.
+    """
+    parts = list(carried.results)
+    for index, part in enumerate(parts):
+        if carried.asked and part.tool == ASK_USER.name and part.status == "ok":
+            text = await _checked_words(run, part.content, answer_checked(run.turn, index))
+            parts[index] = replace(part, content=text)
+    return told(tuple(parts))

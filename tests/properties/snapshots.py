@@ -14,19 +14,21 @@ from roadworthy.events import StreamEvent
 class Snapshots:
     """Pass `taken` as `on_event`: it copies the store after every commit of an event."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, store: Path, folder: Path) -> None:
+        self.store = store
         self.folder = folder
         self.files: list[Path] = []
+        folder.mkdir(exist_ok=True)
 
     @property
     def url(self) -> str:
         """The store to open."""
-        return f"sqlite:///{self.folder}/store.db"
+        return f"sqlite:///{self.store}"
 
     def take(self) -> str:
         """Copy the store now; the URL of the copy."""
         target = self.folder / f"cut-{len(self.files)}.db"
-        source, copy = sqlite3.connect(self.folder / "store.db"), sqlite3.connect(target)
+        source, copy = sqlite3.connect(self.store), sqlite3.connect(target)
         source.backup(copy)
         source.close()
         copy.close()

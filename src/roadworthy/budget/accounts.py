@@ -6,7 +6,7 @@ UTC ones, so the same moment always means the same account.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -85,26 +85,30 @@ def bearer_of(run: Run) -> Bearer:
 
 def accounts_of(bearer: Bearer, budgets: Sequence[Budget], now: int) -> tuple[Account, ...]:
     """The accounts a paid call of this run draws on at this moment (microseconds UTC)."""
-    found = []
     limits = bearer.limits
-    if limits.nanos is not None:
-        found.append(_account("run", bearer.run_id, "total", "", "usd", limits.nanos))
-    if limits.tokens is not None:
-        found.append(_account("run", bearer.run_id, "total", "", "tokens", limits.tokens))
+    found = [*_of_unit("run", bearer.run_id, "total", "", limits)]
     for budget in budgets:
         subject = bearer.subject(budget.scope)
         if subject is None or (budget.of is not None and not _is_of(budget, subject)):
             continue
         bucket = bearer.run_id if budget.window == "request" else _bucket(budget.window, now)
-        if budget.nanos is not None:
-            found.append(
-                _account(budget.scope, subject, budget.window, bucket, "usd", budget.nanos)
-            )
-        if budget.tokens is not None:
-            found.append(
-                _account(budget.scope, subject, budget.window, bucket, "tokens", budget.tokens)
-            )
-    return tuple(found)
+        found += _of_unit(budget.scope, subject, budget.window, bucket, budget)
+    tightest: dict[str, Account] = {}
+    for account in found:  # one account may be bounded twice: the tighter bound binds
+        known = tightest.get(account.id)
+        if known is None or account.cap < known.cap:
+            tightest[account.id] = account
+    return tuple(tightest.values())
+
+
+def _of_unit(
+    scope: Scope, subject: str, window: Window, bucket: str, bound: Limits | Budget
+) -> Iterator[Account]:
+    """An account for each unit that is bounded."""
+    if bound.nanos is not None:
+        yield _account(scope, subject, window, bucket, "usd", bound.nanos)
+    if bound.tokens is not None:
+        yield _account(scope, subject, window, bucket, "tokens", bound.tokens)
 
 
 def _is_of(budget: Budget, subject: str) -> bool:

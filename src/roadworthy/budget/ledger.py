@@ -183,7 +183,8 @@ class Ledger:
         if target is not None:
             return target
         unit = short.account.unit
-        return Exhausted(short.account, ask.least.of(unit), short.most.of(unit))
+        beside = ask.reserve[1].of(unit) if ask.reserve else 0
+        return Exhausted(short.account, ask.least.of(unit) + beside, short.most.of(unit) + beside)
 
     async def _refuse(self, position: Position, ask: Ask, verdict: Exhausted) -> Exhausted:
         account = verdict.account

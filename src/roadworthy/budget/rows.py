@@ -28,6 +28,7 @@ _ENSURE = Statement(
         set_={
             "cap": _new.excluded.cap,
             "closed": case((a.c.cap == _new.excluded.cap, a.c.closed), else_=0),
+            "warned": case((a.c.cap == _new.excluded.cap, a.c.warned), else_=0),
         },
     )
 )
@@ -69,11 +70,13 @@ _END = Statement(
     .values(state=_P("state_now"), actual_nanos=_P("nanos_now"), actual_tokens=_P("tokens_now"))
     .returning(r.c.nanos, r.c.tokens, r.c.accounts)
 )
-_HELD_OF_RUN = Statement(select(r.c.id).where(r.c.run_id == _P("run_id"), r.c.state == "held"))
+_HELD_OF_RUN = Statement(
+    select(r.c.id, r.c.nanos, r.c.tokens).where(r.c.run_id == _P("run_id"), r.c.state == "held")
+)
 
 
 def ensure(tx: Tx, accounts: Iterable[Account]) -> None:
-    """Create accounts, or give them a changed cap (which also reopens a closed one)."""
+    """Create accounts, or give them a changed cap (which reopens a closed one and warns anew)."""
     for account in accounts:
         tx.run(_ENSURE, **account._asdict(), settled=0, assumed=0, held=0, warned=0, closed=0)
 
@@ -145,10 +148,14 @@ def settle(
         _settle_account(tx, account_id, reserved, actual, state, key)
 
 
-def release_all(tx: Tx, run_id: str) -> None:
-    """Release what a run still holds (its reserve for a closing answer)."""
-    for (reservation,) in tx.rows(_HELD_OF_RUN, run_id=run_id):
-        settle(tx, reservation, Amount(), "released")
+def release_all(tx: Tx, run_id: str, reserve: str) -> None:
+    """End what an ended run still holds: its `reserve` was never used and comes back; a call of
+    unknown outcome may have been charged and stands at worst case."""
+    for reservation, nanos, tokens in tx.rows(_HELD_OF_RUN, run_id=run_id):
+        if reservation == reserve:
+            settle(tx, reservation, Amount(), "released")
+        else:
+            settle(tx, reservation, Amount(nanos, tokens), "assumed")
 
 
 def _settle_account(

@@ -37,12 +37,20 @@ class LoopGuard:
         default_factory=lambda: deque(maxlen=_LONGEST_CYCLE)
     )
     _cycles: dict[int, int] = field(default_factory=dict)
+    _counted: set[tuple[str, ...]] = field(default_factory=set)
+
+    def next_reply(self) -> None:
+        """What follows answers another reply. Equal calls of one reply count once: the model had
+        seen no result yet."""
+        self._counted.clear()
 
     def observe(
         self, tool: str, arguments: JsonObject, arguments_hash: str, result_hash: str
     ) -> Notice | None:
         """One outcome. Returns the gravest repeat it makes, or None for the first of its kind."""
         state = (tool, arguments_hash, result_hash)
+        if not self._first(state):
+            return None
         self._same[state] += 1
         found = [Notice("same_call", tool, self._same[state])]
         found.append(Notice("varied_call", tool, self._variations(tool, arguments, result_hash)))
@@ -63,9 +71,16 @@ class LoopGuard:
         for name in arguments:
             rest = {k: v for k, v in arguments.items() if k != name}
             key = (tool, name, msgspec.json.encode(rest, order="sorted").decode(), result_hash)
-            self._varied[key] += 1
-            most = max(most, self._varied[key])
+            if self._first(key):
+                self._varied[key] += 1
+                most = max(most, self._varied[key])
         return most
+
+    def _first(self, key: tuple[str, ...]) -> bool:
+        """Whether this is the first of its kind since the last reply."""
+        known = key in self._counted
+        self._counted.add(key)
+        return not known
 
     def _cycle(self, state: tuple[str, str, str]) -> int:
         """How often a cycle of 2 to 4 states has been walked, counted as this state closes it."""

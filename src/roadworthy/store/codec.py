@@ -159,7 +159,7 @@ def _fetch(event: RunEvent, payloads: Mapping[str, bytes]) -> RunEvent:
 
     def fetch_file(file: File) -> File:
         data = payloads.get(file.sha or "")
-        return file if data is None else replace(file, data=data)
+        return file if data is None else replace(file, data=data, sha=None)
 
     changed = {}
     for name in type(event).payload:

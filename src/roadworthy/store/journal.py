@@ -79,7 +79,7 @@ class Journal:
 
     async def commit(self, unit: Unit[T]) -> T | Refusal:
         """`post`, and wait until it is durable. A cancelled caller does not undo the unit."""
-        return await asyncio.shield(self.post(unit))
+        return await self.post(unit)
 
     async def close(self) -> None:
         """Commit what is queued, then stop the writer."""
@@ -134,28 +134,24 @@ class Journal:
         if position is not None and self._fenced(tx, position, epochs):
             entry.error = Fenced(f"Run {position.run_id} was taken over by another process.")
             return
-        events = list(unit.events)
-        if unit.apply is not None:
-            tx.control("SAVEPOINT unit")
+        tx.control("SAVEPOINT unit")
+        try:
             tx.emitted = []
-            try:
+            if unit.apply is not None:
                 entry.result = unit.apply(tx)
-            except StoreError as error:
-                entry.error = error
-            except Exception as error:  # border: a unit's bug fails only its unit
-                database = isinstance(error, sqlite3.Error)
-                if database and not isinstance(error, sqlite3.IntegrityError):
-                    raise
-                entry.error = error
-            undo = entry.error is not None or isinstance(entry.result, Refusal)
-            if undo:
+            refusal = entry.result if isinstance(entry.result, Refusal) else None
+            if refusal is not None:
                 tx.control("ROLLBACK TO unit")
-                events = list(entry.result.events) if isinstance(entry.result, Refusal) else []
-            else:
-                events += tx.emitted
-            tx.control("RELEASE unit")
-        if events and position is not None:
-            self._append(tx, entry, position, events)
+            events = [*unit.events, *tx.emitted] if refusal is None else refusal.events
+            if position is not None:
+                self._append(tx, entry, position, events)
+        except Exception as error:  # border: a unit's bug fails only its unit
+            database = isinstance(error, sqlite3.Error)
+            if database and not isinstance(error, sqlite3.IntegrityError):
+                raise
+            tx.control("ROLLBACK TO unit")
+            _fail(entry, error)
+        tx.control("RELEASE unit")
 
     def _fenced(self, tx: Tx, position: Position, epochs: dict[str, int | None]) -> bool:
         run_id = position.run_id
@@ -168,13 +164,14 @@ class Journal:
     def _append(
         self, tx: Tx, entry: _Entry, position: Position, events: Sequence[RunEvent]
     ) -> None:
-        now = self._clock.now()
+        now, seq = self._clock.now(), position.next_seq
         for event in events:
             payloads: dict[str, bytes] = {}
             row = encode(event, position.seal, payloads)
-            add_event(tx, (position.run_id, position.next_seq, now), row, payloads)
-            entry.written.append((position.next_seq, now, event))
-            position.next_seq += 1
+            add_event(tx, (position.run_id, seq, now), row, payloads)
+            entry.written.append((seq, now, event))
+            seq += 1
+        position.next_seq = seq
 
     def _failed(
         self, entries: list[_Entry], places: dict[int, int], error: StoreError
@@ -187,8 +184,8 @@ class Journal:
         if self.trouble is None:
             log.error("the store cannot commit: %s", error)
         self.trouble = str(error)
-        self._answer([_fail(e, error) for e in entries if not e.unit.must])
-        kept = [e for e in entries if e.unit.must]
+        kept, given_up = _parted(entries)
+        self._answer([_fail(e, error) for e in given_up])
         if kept:
             time.sleep(_RETRY_SECONDS)  # the writer's own thread, real I/O trouble
         return kept
@@ -203,6 +200,7 @@ class Journal:
             if not entry.future.done():
                 if entry.error is not None:
                     entry.future.set_exception(entry.error)
+                    entry.future.exception()  # noted: whoever waited for it may be gone
                 else:
                     entry.future.set_result(entry.result)
             position = entry.unit.position
@@ -239,6 +237,21 @@ def append_outside(
     payloads: dict[str, bytes] = {}
     row = encode(event, seal, payloads)
     add_event(tx, (run_id, *place), row, payloads)
+
+
+def _parted(entries: list[_Entry]) -> tuple[list[_Entry], list[_Entry]]:
+    """What is kept, and what is given up: outcomes in hand stay, and what their runs asked after
+    them waits behind them."""
+    kept: list[_Entry] = []
+    given_up: list[_Entry] = []
+    runs: set[str] = set()
+    for entry in entries:
+        position = entry.unit.position
+        stays = entry.unit.must or (position is not None and position.run_id in runs)
+        (kept if stays else given_up).append(entry)
+        if stays and position is not None:
+            runs.add(position.run_id)
+    return kept, given_up
 
 
 def _fail(entry: _Entry, error: BaseException) -> _Entry:

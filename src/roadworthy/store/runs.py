@@ -143,7 +143,12 @@ _SET_STATUS = Statement(
 )
 _WAKE = Statement(
     update(s.run)
-    .where(s.run.c.id == _P("run_id"), _status("waiting", "partial", "stopped"))
+    .where(s.run.c.id == _P("run_id"), _status("waiting", "escalated"))
+    .values(status="queued", updated_at=_P("now"))
+)
+_REOPEN = Statement(
+    update(s.run)
+    .where(s.run.c.id == _P("run_id"), _status("partial", "stopped"))
     .values(status="queued", updated_at=_P("now"))
 )
 _BEHIND = (  # its conversation has another active run: it is started when that one leaves
@@ -281,6 +286,8 @@ def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
 def claim(tx: Tx, run_id: str, holder: str, now: int) -> tuple[int, int] | None:
     """Take a run for execution: (epoch, segment). None while it must not execute."""
     row = get(tx, run_id)
+    if row.status not in OPEN:  # it must not take the conversation that others use now
+        return None
     if row.conversation is not None:
         place = {"tenant": row.tenant, "conversation": row.conversation}
         if tx.rows(_EARLIER_QUEUED, ordinal=row.ordinal, **place)[0][0]:
@@ -318,8 +325,13 @@ def set_status(
 
 
 def wake(tx: Tx, run_id: str, now: int) -> bool:
-    """Make a waiting (or reopened) run executable again."""
+    """Make a waiting run executable again. An ended one stays as it is."""
     return bool(tx.run(_WAKE, run_id=run_id, now=now))
+
+
+def reopen(tx: Tx, run_id: str, now: int) -> bool:
+    """Make an ended run executable again; its caller has asked whether it may."""
+    return bool(tx.run(_REOPEN, run_id=run_id, now=now))
 
 
 def get(tx: Tx, run_id: str) -> RunRow:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from roadworthy.store import schema as s
@@ -52,6 +52,17 @@ _ANSWER_WAIT = Statement(
 )
 _DUE_WAITS = Statement(
     select(s.wait.c.id).where(s.wait.c.answered_at.is_(None), s.wait.c.expires <= _P("now"))
+)
+_IS_ANSWERED = Statement(
+    select(s.wait.c.id).where(s.wait.c.id == _P("wait_id"), s.wait.c.answered_at.is_not(None))
+)
+_DROP = Statement(
+    delete(s.wait).where(s.wait.c.run_id == _P("run_id"), s.wait.c.answered_at.is_(None))
+)
+_DO_COMMANDS = Statement(
+    update(s.command)
+    .where(s.command.c.run_id == _P("of_run"), s.command.c.done_at.is_(None))
+    .values(done_at=_P("now"))
 )
 _ADD_PAYLOAD = Statement(upsert(s.payload).on_conflict_do_nothing())
 _ADD_COMMAND = Statement(insert(s.command), columns=["run_id", "kind", "by", "at"])
@@ -98,6 +109,17 @@ def by_id(tx: Tx, wait_id: str) -> WaitRow | None:
 def answer(tx: Tx, wait_id: str, reply: Mapping[str, Any], seal: Seal, now: int) -> bool:
     """Answer an open wait once. False: it was answered before."""
     return bool(tx.run(_ANSWER_WAIT, wait_id=wait_id, answer_ref=_stow(tx, reply, seal), now=now))
+
+
+def is_answered(tx: Tx, wait_id: str) -> bool:
+    """Whether somebody answered a wait."""
+    return tx.one(_IS_ANSWERED, wait_id=wait_id) is not None
+
+
+def drop(tx: Tx, run_id: str, now: int) -> None:
+    """A run has ended: nobody is asked any more, and what was left for it is done with."""
+    tx.run(_DROP, run_id=run_id)
+    tx.run(_DO_COMMANDS, of_run=run_id, now=now)
 
 
 def due(tx: Tx, now: int) -> list[str]:

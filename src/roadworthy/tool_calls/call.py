@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from roadworthy.agent import Tool
@@ -26,7 +26,10 @@ from roadworthy.events import (
 )
 from roadworthy.messages import ToolResult
 from roadworthy.run import Done, Run, Stop, Suspend
+from roadworthy.store.database import Tx
+from roadworthy.tool_calls import cache
 from roadworthy.tool_calls.approval import unknown_outcome
+from roadworthy.tool_calls.cache import Reader
 from roadworthy.tool_calls.plan import Planned, idempotency_key
 from roadworthy.tools.execution import AttemptFailed, ToolThreads, attempt
 from roadworthy.tools.registry import Accepted, Registry
@@ -44,6 +47,7 @@ class Hands:
 
     ledger: Ledger
     threads: ToolThreads
+    read: Reader
     random: random.Random = field(default_factory=random.Random)  # noqa: S311 - jitter
 
 
@@ -72,6 +76,7 @@ class _Call:
         self.attempts = run.tried(planned.key)
         self.started = run.clock.monotonic()
         self.held: Held | None = None
+        self.ruled_out = False  # the last attempt surely had no effect, says `reconcile`
 
     async def go(self) -> Done[ToolOutcome]:
         intent = self.run.open_intent(self.key)
@@ -81,9 +86,15 @@ class _Call:
                 recovered = await self._recover("a process ended during the call")
                 if recovered is not None:
                     return recovered
-            return await self._try()
+            return await self._cached() or await self._try()
         except _Failed as failed:
             return await self._give_up(failed)
+
+    async def _cached(self) -> Done[ToolOutcome] | None:
+        if self.tool.cache_ttl is None:
+            return None
+        kept = await cache.find(self.hands.read, self.run, self.planned)
+        return None if kept is None else self._succeeded(kept, "cache")
 
     # --- trying --------------------------------------------------------------------------
 
@@ -92,25 +103,50 @@ class _Call:
         while True:
             self.attempts += 1
             await self._intend()
+            self.ruled_out = False
             try:
                 value = await self._once()
-                return self._succeeded(render(value, self.tool.name), "call")
+                return self._kept(value) or self._succeeded(self._shown(value), "call")
             except AttemptFailed as error:
                 failure = error
-            except ToolError as error:  # what it returned cannot be shown: the effect did happen
-                shown = Rendered(f"Done, but the result is unreadable: {error}")
-                return self._succeeded(shown, "call")
             unknown = self.planned.changes and failure.applied == "unknown"
+            again = failure.transient or unknown
             if unknown:
                 recovered = await self._recover(str(failure))
                 if recovered is not None:
                     return recovered
-            again = failure.transient or unknown
+                if self.ruled_out:
+                    failure.applied, unknown = "no", False
             if not again or self.attempts >= self._most(most, failure):
                 if unknown:
                     await self._ask_person(str(failure))
                 raise _Failed(failure.code, str(failure))
             await self._pause(failure)
+
+    def _kept(self, value: object) -> Done[ToolOutcome] | None:
+        """A readable result that may be reused is kept in the commit of its outcome."""
+        if self.tool.cache_ttl is None:
+            return None
+        try:
+            shown = render(value, self.tool.name)
+        except ToolError:
+            return None
+        done, run, planned = self._succeeded(shown, "call"), self.run, self.planned
+        paid = done.also
+
+        def also(tx: Tx) -> None:
+            cache.keep(tx, run, planned, shown)
+            if paid is not None:
+                paid(tx)
+
+        return replace(done, also=also)
+
+    def _shown(self, value: object) -> Rendered:
+        """What it returned, for the model; it did happen, whether that can be shown or not."""
+        try:
+            return render(value, self.tool.name)
+        except ToolError as error:
+            return Rendered(f"Done, but the result is unreadable: {error}")
 
     def _most(self, most: int, failure: AttemptFailed) -> int:
         """Irreversible calls get one attempt, unless the effect surely did not happen."""
@@ -182,6 +218,7 @@ class _Call:
             intent=lambda _: intent,
         )
         held = await self.hands.ledger.reserve(run.position, bearer_of(run), ask)
+        await run.flushed()
         if isinstance(held, Exhausted):
             raise Stop("budget", f"The budget does not cover the tool {self.tool.name}.")
         self.held = held
@@ -204,11 +241,14 @@ class _Call:
         )
         if answer is not None:
             return self._answered(answer["decision"], answer.get("note", ""), answer.get("by", ""))
-        found = await self._reconcile()
-        if isinstance(found, tuple):
-            return self._succeeded(render(found[1], self.tool.name), "reconciled")
-        if found == "not_applied":
-            return None
+        match await self._reconcile():
+            case ("applied", value):
+                return self._succeeded(self._shown(value), "reconciled")
+            case "not_applied":
+                self.ruled_out = True
+                return None
+            case _:
+                pass
         if self.tool.effect == "write" and self.attempts <= self.tool.retries:
             return None
         await self._ask_person(why)
@@ -294,13 +334,13 @@ class _Call:
             "effect": self.planned.effect,
             "attempts": self.attempts,
             "micros": int((self.run.clock.monotonic() - self.started) * MICROS),
-            "nanos": self.tool.cost_nanos * self.attempts,
+            "nanos": self.tool.cost_nanos * self.attempts,  # none for a kept result: no attempt
         }
 
     def _done(self, outcome: ToolOutcome) -> Done[ToolOutcome]:
         held = self.held
         if held is None:
-            return Done(outcome, free=not self.planned.changes)
+            return Done(outcome)
         return Done(
             outcome, also=self._paid(), then=lambda: self.hands.ledger.released(held.accounts)
         )

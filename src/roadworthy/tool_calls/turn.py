@@ -57,6 +57,13 @@ class ToolCalls:
         budget or a cancel ends the run.
         """
         turn = _Turn(self, run, run.turn)
+        try:
+            return await self._carry_out(turn, run, calls)
+        except Stop:  # the closing answer knows what was done, and no call is left unanswered
+            run.messages.append(Message(role="tool", parts=turn.so_far(calls)))
+            raise
+
+    async def _carry_out(self, turn: _Turn, run: Run, calls: Sequence[ToolCall]) -> Carried:
         asks = [may_ask(run) and call.tool == ASK_USER.name for call in calls]
         questions = [(i, call) for i, call in enumerate(calls) if asks[i]]
         others = [(i, call) for i, call in enumerate(calls) if not asks[i]]
@@ -77,6 +84,7 @@ class _Turn:
         )
         self.outcomes: dict[str, ToolOutcome] = {}
         self.waits: list[Wait] = []
+        self.rejected = False
 
     async def go(self, calls: Sequence[tuple[int, ToolCall]]) -> list[ToolOutcome]:
         plans = plan(self.run, self.registry, self.number, calls)
@@ -86,6 +94,7 @@ class _Turn:
         for planned in plans:
             if isinstance(planned, ToolRefused):
                 await self._record(planned)
+                stopped = stopped or not self._is_read(planned.tool)
             elif not planned.changes and decisions.get(planned.key) is None:
                 reads.append(planned)
             else:
@@ -115,6 +124,22 @@ class _Turn:
         files = tuple(part for part in message.parts if isinstance(part, File))
         return ToolResult(tool=call.tool, call_id=call.id, content=message.text, files=files)
 
+    def _is_read(self, name: str) -> bool:
+        tool = self.run.agent.toolbelt.get(name)
+        return tool is not None and tool.effect == "read"
+
+    def so_far(self, calls: Sequence[ToolCall]) -> tuple[ToolResult, ...]:
+        """What is known of each call of a turn that ends early."""
+        known = [self.outcomes.get(f"turn/{self.number}/tool/{i}") for i in range(len(calls))]
+        return tuple(
+            ToolResult(
+                tool=call.tool, call_id=call.id, content="Not carried out.", status="skipped"
+            )
+            if outcome is None
+            else outcome.result
+            for call, outcome in zip(calls, known, strict=True)
+        )
+
     # --- approvals -----------------------------------------------------------------------
 
     async def _approvals(self, plans: Sequence[Planned]) -> dict[str, ApprovalDecided | Wait]:
@@ -137,10 +162,14 @@ class _Turn:
             return True
         if self.waits:
             return True  # an earlier effect waits: this one keeps its place behind it
-        if stopped:
+        if stopped or (self.rejected and decision is None):
             text = "Not attempted, because an earlier call of this reply did not succeed."
             await self._record(planned.refused("not_attempted", text))
             return True
+        if decision is not None and decision.decision == "reject":
+            self.rejected = True  # what a person agreed to knowing this call may still run
+            await self._decided(planned, decision)
+            return False
         outcome = await self._decided(planned, decision)
         return not isinstance(outcome, ToolSucceeded)
 
@@ -181,12 +210,19 @@ class _Turn:
     # --- carrying out --------------------------------------------------------------------
 
     async def _reads(self, reads: Sequence[Planned]) -> None:
-        if len(reads) == 1:
-            await self._perform(reads[0])
-        elif reads:
+        """Recorded ones first, in order; the others side by side."""
+        fresh = []
+        for planned in reads:
+            if planned.key in self.run.past.outcomes:
+                await self._perform(planned)
+            else:
+                fresh.append(planned)
+        if len(fresh) == 1:
+            await self._perform(fresh[0])
+        elif fresh:
             try:
                 async with asyncio.TaskGroup() as group:
-                    for planned in reads:
+                    for planned in fresh:
                         group.create_task(self._perform(planned))
             except BaseExceptionGroup as group:  # one failed, the others were cancelled
                 raise _first(group) from None
@@ -220,7 +256,7 @@ class _Turn:
 
     async def _record(self, outcome: ToolOutcome) -> ToolOutcome:
         async def effect() -> Done[ToolOutcome]:
-            return Done(outcome, free=True)
+            return Done(outcome)
 
         recorded = await self.run.step(outcome.key, effect)
         self.outcomes[outcome.key] = recorded
@@ -251,6 +287,7 @@ def _repeat(planned: Planned, before: ToolSucceeded) -> ToolSucceeded:
 async def watch(run: Run, guard: LoopGuard, carried: Carried) -> None:
     """Feed the loop guard; tell the model at the second repeat. Raises: Stop: at the last."""
     belt = run.agent.toolbelt
+    guard.next_reply()
     if carried.asked:
         guard.changed()
     worst = None
@@ -278,8 +315,8 @@ async def watch(run: Run, guard: LoopGuard, carried: Carried) -> None:
     )
 
     async def effect() -> Done[LoopNoticed]:
-        return Done(noticed, free=True)
+        return Done(noticed)
 
     run.note(loop_note(await run.step(noticed.key, effect)))
-    if stopped:
+    if stopped and not run.passed:
         raise Stop("loop", f"{worst.tool} came to the same state {worst.repeat} times.")

@@ -72,7 +72,7 @@ async def attempt(
         ) from error
     except ToolError as error:
         raise AttemptFailed(
-            "tool_error", _said(error), applied="no", transient=error.retry
+            "tool_error", _said(error), applied=_applied(tool, error), transient=error.retry
         ) from error
     except Exception as error:  # border: a tool's code; REC-7, it never crashes a run
         mistake = isinstance(error, _MISTAKES)
@@ -80,6 +80,11 @@ async def attempt(
         raise AttemptFailed(
             "tool_bug" if mistake else "exception", said, applied="unknown", transient=not mistake
         ) from error
+
+
+def _applied(tool: Tool[Any], error: ToolError) -> str:
+    """A transient failure of what must never run twice says nothing; NotApplied would."""
+    return "unknown" if error.retry and tool.effect == "irreversible" else "no"
 
 
 def _said(error: BaseException) -> str:

@@ -79,6 +79,23 @@ class OutputReader:
         """The output as JSON data, for the journal."""
         return self._adapter.dump_python(output, mode="json")
 
+    def redacted(self, plain: object, text: str) -> object:
+        """The data of an output whose shown text a guardrail changed; None where it cannot be
+        told which part of it that text is."""
+        changed: object = text
+        if isinstance(plain, dict) and isinstance(plain.get("text"), str):
+            changed = plain | {"text": text}
+        elif not isinstance(plain, str):
+            try:
+                changed = json.loads(text)
+            except ValueError:
+                return None
+        try:
+            self.load(changed)
+        except ValidationError:
+            return None
+        return changed
+
     def load(self, plain: object) -> object:
         """The output back from the journal."""
         return None if plain is None else self._adapter.validate_json(json.dumps(plain))

@@ -5,6 +5,16 @@ truth, and complete before a run is over as well.
 """
 
 from roadworthy.trace.plain import Detail, plain_event, plain_json, plain_row
-from roadworthy.trace.story import Kind, State, Step, story
+from roadworthy.trace.story import Kind, State, Step, limits_of, story
 
-__all__ = ["Detail", "Kind", "State", "Step", "plain_event", "plain_json", "plain_row", "story"]
+__all__ = [
+    "Detail",
+    "Kind",
+    "State",
+    "Step",
+    "limits_of",
+    "plain_event",
+    "plain_json",
+    "plain_row",
+    "story",
+]

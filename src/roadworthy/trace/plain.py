@@ -6,7 +6,6 @@ text that no guardrail has let through.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -46,34 +45,24 @@ def plain_json(value: object) -> Json:
     """Any recorded value as JSON: structs by field, files without their bytes."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    if isinstance(value, File):
-        size = None if value.data is None else len(value.data)
-        return {
-            "type": "File",
-            "media_type": value.media_type,
-            "name": value.name,
-            "url": value.url,
-            "bytes": size,
-        }
     if isinstance(value, Struct):
         return _struct(value)
     if isinstance(value, Mapping):
         return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [plain_json(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {name: plain_json(item) for name, item in named.items()}
     found: Json = to_jsonable_python(value, fallback=str, bytes_mode="base64")
     return found
 
 
 def _struct(value: Struct) -> dict[str, Json]:
-    names = [name for name in value.__struct_fields__ if name not in _PROVIDERS_OWN]
-    found = {name: plain_json(getattr(value, name)) for name in names}
     tag = value.__struct_config__.tag
-    if isinstance(tag, str):
-        found = {"type": tag} | found
+    found: dict[str, Json] = {"type": tag} if isinstance(tag, str) else {}
+    for name in value.__struct_fields__:
+        if name not in _PROVIDERS_OWN:
+            found[name] = plain_json(getattr(value, name))
+    if isinstance(value, File):
+        found["data"] = None if value.data is None else f"{len(value.data)} bytes"
     if isinstance(value, Usage):
         found["usd"] = _usd(value.nanos + value.assumed_nanos)
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from roadworthy import events as e
-from roadworthy.limits import to_dollars
+from roadworthy.limits import Limits, to_dollars
 from roadworthy.messages import JsonObject, Message
 from roadworthy.trace.plain import plain_json
 
@@ -55,6 +55,15 @@ def story(events: Iterable[e.RunEvent]) -> list[Step]:
     for event in events:
         teller.tell(event)
     return teller.steps
+
+
+def limits_of(events: Iterable[e.RunEvent]) -> Limits:
+    """What bounds the run now: as it started, or as it was last reopened with."""
+    found = Limits()
+    for event in events:
+        if isinstance(event, e.RunStarted | e.RunReopened) and event.limits is not None:
+            found = Limits(**event.limits)
+    return found
 
 
 class _Teller:

@@ -1,0 +1,49 @@
+"""Routes that act on runs: cancel, resume, decide.
+
+Invariant: who acted is on record where the client says so.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from roadworthy.api.bodies import Accepted, Cancel, DecisionBody, Resume
+from roadworthy.api.desk import AtDesk, Desk, RunId
+from roadworthy.trace import limits_of
+
+routes = APIRouter(prefix="/v1")
+
+
+@routes.post("/runs/{run_id}/cancel", status_code=202, tags=["runs"])
+async def cancel(run_id: RunId, body: Cancel, desk: AtDesk) -> Accepted:
+    """Ask a run to stop. A run that is over stays as it is."""
+    await desk.rt.cancel(run_id, by=body.by)
+    return await _accepted(desk, run_id)
+
+
+@routes.post("/runs/{run_id}/resume", status_code=202, tags=["runs"])
+async def resume(run_id: RunId, body: Resume, desk: AtDesk) -> Accepted:
+    """Go on with a run that a limit or a budget ended."""
+    limits = None
+    if body.limits is not None:
+        limits = body.limits.over(limits_of(await desk.rt.record(run_id)))
+    await desk.rt.resume(run_id, limits=limits)
+    return await _accepted(desk, run_id)
+
+
+@routes.post("/approvals/{approval}", status_code=202, tags=["approvals"])
+async def decide(
+    approval: Annotated[str, Path(max_length=200)], body: DecisionBody, desk: AtDesk
+) -> DecisionBody:
+    """Decide a waiting call; its run goes on. Answers with the decision as recorded."""
+    await desk.rt.resolve(
+        approval, body.decision, by=body.by, arguments=body.arguments, note=body.note
+    )
+    return body
+
+
+async def _accepted(desk: Desk, run_id: str) -> Accepted:
+    row = await desk.rt.find(run_id)
+    return Accepted(run_id=run_id, status=row.status)

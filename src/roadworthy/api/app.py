@@ -1,0 +1,82 @@
+"""The application: routes over one runtime, each a few lines, no logic of their own.
+
+`roadworthy serve` runs it; `asgi` mounts it elsewhere. Invariant: a client that goes away changes
+nothing; runs are started, decided and cancelled only by what it asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from roadworthy.agent import Agent
+from roadworthy.api import acting, page, problems, running, seeing
+from roadworthy.api.desk import Desk
+from roadworthy.api.door import Door
+from roadworthy.errors import ConfigurationError
+from roadworthy.runtime import Runtime
+
+_ABOUT = (
+    "Runs of agents: durable, bounded, guarded, traced. Every error is `{error, message, mend}`. "
+    "There is no sign-in yet: bind to loopback, or put your own in front."
+)
+
+
+def create_app(
+    rt: Runtime,
+    patterns: Sequence[Agent[Any, Any]] | None = None,
+    *,
+    hosts: Sequence[str] | None = None,
+) -> FastAPI:
+    """The API and its page over a runtime.
+
+    patterns: what clients may run; default: what the runtime was made with. hosts: the names this
+    server answers to, None for any (give them when it is bound to loopback). The runtime is opened
+    with the app unless it is open already; then the app must run on the same event loop.
+    Raises: ConfigurationError: there is nothing to run.
+    """
+    agents = {agent.name: agent for agent in (rt.patterns if patterns is None else patterns)}
+    if not agents:
+        raise ConfigurationError(
+            "There is no agent to serve. Register some: Runtime(..., patterns=[agent])."
+        )
+
+    @asynccontextmanager
+    async def opened(_: FastAPI) -> AsyncIterator[None]:
+        if _is_open(rt):
+            yield
+            return
+        async with rt:
+            yield
+
+    app = FastAPI(
+        title="Roadworthy",
+        description=_ABOUT,
+        version="1",
+        lifespan=opened,
+        docs_url=None,  # its page loads from a CDN; /openapi.json is there
+        redoc_url=None,
+        responses=problems.DOCUMENTED,  # type: ignore[arg-type]
+    )
+    app.state.desk = Desk(rt, agents)
+    problems.install(app)
+    for routes in (running.routes, seeing.routes, acting.routes, page.routes):
+        app.include_router(routes)
+    app.add_middleware(Door, hosts=hosts)
+    return app
+
+
+def asgi(rt: Runtime) -> ASGIApp:
+    """The app of an open runtime, to mount: `your_app.mount("/agents", asgi(rt))`."""
+    return create_app(rt)
+
+
+def _is_open(rt: Runtime) -> bool:
+    try:
+        return rt.trouble is None or True
+    except ConfigurationError:
+        return False

@@ -1,0 +1,76 @@
+"""Routes that only look.
+
+Invariant: none of them waits for a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from roadworthy.api.bodies import Conversation, Health, Runs, RunSeen, Trace
+from roadworthy.api.desk import AtDesk, RunId
+from roadworthy.api.problems import ApiError
+from roadworthy.context import User
+from roadworthy.messages import Message
+from roadworthy.trace import limits_of, plain_json, plain_row, story
+
+routes = APIRouter()
+
+
+@routes.get("/v1/runs", tags=["runs"])
+async def list_runs(desk: AtDesk, most: Annotated[int, Query(ge=1, le=1_000)] = 50) -> Runs:
+    """The newest runs."""
+    return Runs(runs=[plain_row(row) for row in await desk.rt.runs(most)])
+
+
+@routes.get("/v1/runs/{run_id}", tags=["runs"])
+async def see_run(run_id: RunId, desk: AtDesk) -> RunSeen:
+    """One run as it stands."""
+    row = await desk.rt.find(run_id)
+    limits = limits_of(await desk.rt.record(run_id))
+    return RunSeen(
+        run=plain_row(row), limits=dict(limits.declared()), result=await desk.latest(run_id)
+    )
+
+
+@routes.get("/v1/runs/{run_id}/trace", tags=["runs"])
+async def see_trace(run_id: RunId, desk: AtDesk) -> Trace:
+    """What the run did, step by step, with money before and after each."""
+    steps = story(await desk.rt.record(run_id))
+    return Trace(run_id=run_id, steps=[dataclasses.asdict(step) for step in steps])
+
+
+@routes.get("/v1/conversations/{conversation}", tags=["conversations"])
+async def see_conversation(
+    conversation: Annotated[str, Path(max_length=200)],
+    desk: AtDesk,
+    tenant: Annotated[str, Query(max_length=200)] = "",
+) -> Conversation:
+    """All messages of a conversation. What models thought is left out."""
+    messages = await desk.rt.history(conversation, user=User("", tenant))
+    if not messages:
+        raise ApiError(404, "unknown_conversation", f"No conversation {conversation!r} here.")
+    return Conversation(conversation=conversation, messages=[_shown(m) for m in messages])
+
+
+@routes.get("/health", tags=["health"])
+async def health(desk: AtDesk) -> Health:
+    """503 while the store cannot commit."""
+    trouble = desk.rt.trouble
+    if trouble is not None:
+        mend = "Results in hand are kept and written once it can; nothing new is begun."
+        raise ApiError(503, "store_unavailable", trouble, mend)
+    return Health()
+
+
+def _shown(message: Message) -> dict[str, object]:
+    parts = [part for part in message.parts if type(part).__name__ != "Reasoning"]
+    return {
+        "role": message.role,
+        "text": message.text,
+        "parts": plain_json(parts),
+        "by_runtime": message.by_runtime,
+    }

@@ -1,0 +1,71 @@
+"""What a run has used, counted from its recorded events.
+
+`Run` holds one and counts each event once. Invariant: the same events give the same usage, however
+often the run was resumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from roadworthy.events import ModelFailed, ModelReplied, RunEvent, ToolOutcome, ToolSucceeded
+from roadworthy.limits import Phase, PhaseUsage, Usage
+
+
+@dataclass
+class Meter:
+    """What the run has used, counted from recorded events only."""
+
+    turns: int = 0
+    tool_calls: int = 0
+    replies: int = 0
+    failures: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    nanos: int = 0
+    assumed: int = 0
+    earlier_seconds: float = 0.0
+    by_phase: dict[Phase, PhaseUsage] = field(default_factory=dict)
+
+    def count(self, event: RunEvent) -> None:
+        """Add one event."""
+        if isinstance(event, ModelReplied):
+            self.replies += 1
+            self.input_tokens += event.input_tokens
+            self.output_tokens += event.output_tokens
+            self.cache_read_tokens += event.cache_read_tokens
+            self.nanos += event.nanos
+            self._phase(event.phase, event.input_tokens, event.output_tokens, event.nanos)
+        elif isinstance(event, ModelFailed):
+            self.failures += event.code != "crashed"
+            self.assumed += event.assumed
+            self._phase("recover", 0, 0, event.assumed)
+        elif isinstance(event, ToolSucceeded):
+            self.tool_calls += 1
+            self.nanos += event.nanos
+        elif isinstance(event, ToolOutcome):
+            self.nanos += getattr(event, "nanos", 0)
+            self.tool_calls += hasattr(event, "nanos")
+
+    def usage(self, seconds: float) -> Usage:
+        """As a value. seconds: active time of this segment."""
+        return Usage(
+            turns=self.turns,
+            tool_calls=self.tool_calls,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cache_read_tokens=self.cache_read_tokens,
+            nanos=self.nanos,
+            assumed_nanos=self.assumed,
+            seconds=round(self.earlier_seconds + seconds, 3),
+            by_phase=dict(self.by_phase),
+        )
+
+    def _phase(self, phase: Phase, tokens_in: int, tokens_out: int, nanos: int) -> None:
+        old = self.by_phase.get(phase, PhaseUsage())
+        self.by_phase[phase] = PhaseUsage(
+            input_tokens=old.input_tokens + tokens_in,
+            output_tokens=old.output_tokens + tokens_out,
+            nanos=old.nanos + nanos,
+        )
