@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from typing import cast
 
 from bench.workload import ANSWER, call
@@ -74,10 +75,11 @@ class Exchange(asyncio.Protocol):
 
 
 async def serve() -> None:
-    """Listen on a free port until the process is ended."""
+    """Listen on a free port until whoever started us closes our stdin."""
     server = await asyncio.get_running_loop().create_server(Exchange, "127.0.0.1", 0, backlog=1_024)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    await asyncio.to_thread(sys.stdin.read)
+    server.close()
 
 
 if __name__ == "__main__":

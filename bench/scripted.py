@@ -12,12 +12,11 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from statistics import median
-from typing import Any
 
 from bench.meter import Reading, ends, read, slope
 from bench.workload import PAID_STEPS, TASK
 from bench.workshop import Script, budgets, desk, scripted
-from roadworthy import Limits, RunOptions, Runtime
+from roadworthy import Limits, RunOptions, Runtime, ToolCall
 from roadworthy.messages import ModelRequest
 
 LONG, RUNS, LATENCY = 100, 200, 0.2
@@ -31,7 +30,7 @@ class Watched(Script):
         super().__init__(steps)
         self.readings: list[Reading] = []
 
-    def __call__(self, request: ModelRequest) -> Any:
+    def __call__(self, request: ModelRequest) -> ToolCall | str:
         """What is said next."""
         self.readings.append(read())
         return super().__call__(request)

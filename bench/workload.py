@@ -10,7 +10,8 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-INSTRUCTIONS = """You take repair requests for Spoke & Chain, a workshop for bicycles and cargo bikes.
+INSTRUCTIONS = """You take repair requests for Spoke & Chain, a workshop for bicycles and cargo
+bikes.
 Work with the tools you are given and nothing else.
 First find the customer's bike, then what such a repair needs, then whether the parts are in stock.
 Offer a date only after you have looked it up, and book exactly one appointment for one request.
@@ -20,7 +21,10 @@ error, correct the arguments once; if it fails again, say what could not be done
 Brakes come first: a bike whose brakes fail must not be ridden, and you tell the customer so.
 Keep the final answer to three sentences: what is booked, what it costs, what to bring."""
 
-TASK = "The rear brake of my cargo bike (frame number SC-7719) squeals and hardly grips. Can you fix it?"
+TASK = (
+    "The rear brake of my cargo bike (frame number SC-7719) squeals and hardly grips. "
+    "Can you fix it?"
+)
 ANSWER = (
     "Your brake service is booked for Thursday at 9:30 and costs 64.80 euros with parts. Please do "
     "not ride the bike until then. Bring the key of the battery, so that we can test it. DONE"

@@ -6,7 +6,9 @@ Invariant: a declaration that could not run safely never comes to exist (Declara
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -191,6 +193,7 @@ class Agent(Generic[Deps, Output]):
                 f"Agent {self.name!r} has no model. Give model='provider:name', a tier name, or "
                 "a ScriptedModel from roadworthy.testing to try it without a key."
             )
+        _check_deps(self)
         _check_tools(self)
         for guard in self.guardrails:
             if not isinstance(guard, Guardrail):
@@ -199,7 +202,7 @@ class Agent(Generic[Deps, Output]):
                     '@guardrail("input") or @guardrail("output").'
                 )
 
-    @property
+    @functools.cached_property
     def toolbelt(self) -> Mapping[str, Tool[Any]]:
         """The declared tools by name."""
         return {tool.name: tool for tool in self.tools}
@@ -210,7 +213,7 @@ class Agent(Generic[Deps, Output]):
         one = isinstance(self.instructions, str) or callable(self.instructions)
         return (self.instructions,) if one else tuple(self.instructions)  # type: ignore[return-value,arg-type]
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of what a run in flight depends on: instructions, tools, schemas, output."""
         return hashlib.sha256(json.dumps(self.declared(), sort_keys=True).encode()).hexdigest()[:32]
@@ -244,6 +247,24 @@ def _check_name(kind: str, name: str) -> None:
         raise DeclarationError(
             f"{kind} name {name!r}: use a letter, then up to 63 letters, digits, _ or -."
         )
+
+
+def _check_deps(agent: Agent[Any, Any]) -> None:
+    factory: object = agent.deps
+    if factory is None:
+        return
+    how = "write `@asynccontextmanager` above `async def open_deps(run: RunContext[None])`."
+    if not callable(factory):
+        raise DeclarationError(
+            f"Agent {agent.name!r}: deps={factory!r:.60} is no factory; it is opened for each run: "
+            + how
+        )
+    try:
+        inspect.signature(factory).bind(None)
+    except TypeError as error:
+        raise DeclarationError(f"Agent {agent.name!r}: deps must take the run; {how}") from error
+    except ValueError:  # a builtin without a signature
+        return
 
 
 def _check_tools(agent: Agent[Any, Any]) -> None:

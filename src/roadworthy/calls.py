@@ -6,6 +6,7 @@ and every reservation ends settled, assumed at worst case, or released.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Callable
@@ -56,6 +57,11 @@ class Asked:
     beside: Callable[[Reply], tuple[RunEvent, ...]] | None = None  # facts to record with the reply
     closing: bool = False  # gives up the closing reserve for this call
     stream: bool = False
+
+    @functools.cached_property
+    def fixed(self) -> int:
+        """The bound of what is sent beside the messages, in tokens."""
+        return fixed_bound(self.instructions, self.tools, self.output)
 
 
 @dataclass
@@ -203,7 +209,8 @@ class _Trial:
         if watch and self.attempt > 1:
             run.replace(key)
         try:
-            async with run.interruptible(request.settings.timeout + 5):
+            seconds = request.settings.timeout  # the model's own affair; this is the last resort
+            async with run.interruptible(seconds + min(5.0, seconds)):
                 return _sound(await self.model.request(request, on_text if watch else None))
         except TimeoutError as error:
             raise ModelOutcomeUnknown(
@@ -335,7 +342,7 @@ def _replaced(value: Any) -> Any:  # noqa: ANN401 - any JSON
 
 def _input_bound(run: Run, asked: Asked, model: str) -> int:
     """A strict upper bound of the request's tokens: what was counted, plus bytes said since."""
-    fixed = fixed_bound(asked.instructions, asked.tools, asked.output)
+    fixed = asked.fixed
     if asked.messages is not None:
         return fixed + sum(map(message_bound, asked.messages))
     known = run.known
@@ -349,7 +356,7 @@ def _remember(run: Run, asked: Asked, outcome: ModelReplied) -> None:
     if asked.messages is None:
         known = run.known
         known.model = outcome.model
-        known.fixed = fixed_bound(asked.instructions, asked.tools, asked.output)
+        known.fixed = asked.fixed
         known.counted = len(run.messages)
         known.tokens = outcome.input_tokens
 

@@ -246,7 +246,7 @@ def _stream(run: Run, text: str) -> None:
 def _status(reason: Reason, *, has_value: bool) -> EndStatus:
     if reason in ("cancelled", "guardrail"):
         return "stopped"
-    if reason in LIMITS or reason == "escalated":
+    if reason in LIMITS or reason in ("escalated", "poison"):
         return "partial" if has_value or reason == "escalated" else "stopped"
     return "partial" if has_value else "failed"
 

@@ -22,7 +22,13 @@ from roadworthy.calls import ModelCalls
 from roadworthy.clock import Clock
 from roadworthy.context import User
 from roadworthy.ending import Desk, close
-from roadworthy.errors import ConfigurationError, Fenced, PatternUnknown, StoreError
+from roadworthy.errors import (
+    ConfigurationError,
+    Fenced,
+    PatternUnknown,
+    StoreError,
+    StoreVersionError,
+)
 from roadworthy.events import (
     CancelRequested,
     RunEnded,
@@ -111,6 +117,7 @@ class Executor:
         self._agents: dict[str, Agent[Any, Any]] = {}
         self._desks: dict[str, Desk] = {}
         self._active: dict[str, Run] = {}
+        self._unreadable: dict[str, StoreVersionError] = {}  # written by a newer release
         self.arriving: set[str] = set()  # claimed by the commit that accepts them, not begun yet
 
     # --- declarations --------------------------------------------------------------------
@@ -163,14 +170,18 @@ class Executor:
         return run
 
     async def execute(self, run_id: str) -> RunResult[Any] | None:
-        """One segment: what the run ended with or waits for. None: it was, or is, left as it is."""
+        """One segment: what the run ended with or waits for. None: it must not execute here now.
+
+        Raises: StoreError: it is left as it is.
+        """
         try:
             run = self._active.get(run_id) or await self._take(run_id)
             return None if run is None else self.typed(await self._segment(run), run.agent.name)
         except Fenced:
             log.warning("run %s was taken over", run_id, extra={"run": run_id})
-        except StoreError as error:
-            log.warning("run %s is left as it is: %s", run_id, error, extra={"run": run_id})
+        except StoreVersionError as error:
+            self._unreadable[run_id] = error
+            raise
         finally:
             self._active.pop(run_id, None)
         return None
@@ -198,9 +209,10 @@ class Executor:
 
     def _claim(self, tx: Tx, run_id: str) -> tuple[int, int] | None:
         """(epoch, segment), or None: not executable now, or not by this process."""
-        if not self.knows(runs.get(tx, run_id).pattern):
+        if not self.knows(runs.get(tx, run_id).pattern) or run_id in self._unreadable:
             return None
-        return runs.claim(tx, run_id, self.house.holder, self.house.clock.now())
+        in_turn = not waits.commands_for(tx, run_id)  # one that is only to stop need not queue
+        return runs.claim(tx, run_id, self.house.holder, self.house.clock.now(), in_turn=in_turn)
 
     async def _segment(self, run: Run) -> RunResult[Any]:
         desk = self._desks[run.agent.name]
@@ -305,10 +317,18 @@ class Executor:
             run.cancel()
         return run
 
-    async def result(self, run_id: str) -> RunResult[Any] | None:
-        """The latest result of a run: its end, or what it waits for. None while it executes."""
+    async def result(self, run_id: str, *, here: bool) -> RunResult[Any] | None:
+        """The latest result of a run: its end, or what it waits for. None while it executes.
+
+        here: no other process executes runs. Raises: UnknownRun, StoreVersionError; PatternUnknown:
+        nobody would ever execute it.
+        """
         row = await self.house.read(lambda tx: runs.get(tx, run_id))
+        if run_id in self._unreadable:
+            raise self._unreadable[run_id]
         if row.status in ("queued", "running"):
+            if here:
+                self.agent(row.pattern)
             return None
         loaded = await self.load(run_id)
         return self.last_result(loaded.events, row.pattern)

@@ -7,7 +7,7 @@ is answered once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -39,6 +39,7 @@ _RESUMABLE: tuple[Reason, ...] = (
     "time_limit",
     "budget",
     "loop",
+    "poison",  # a person has looked at what killed the processes
 )
 
 
@@ -82,6 +83,7 @@ class Intake:
         commit that accepts it claims it too and opens its first segment.
         Raises: IdempotencyConflict, ConversationBusy, StoreError.
         """
+        _check_ids(request)
         now = self._house.clock.now()
         run_id = f"run_{now:x}{secrets.token_hex(5)}"
         seal = await self.seal(request.user.tenant)
@@ -157,8 +159,8 @@ class Intake:
             current = runs.get(tx, run_id)
             if current.status not in ("partial", "stopped") or current.reason not in _RESUMABLE:
                 raise NotResumable(
-                    f"Run {run_id} is {current.status} ({current.reason}); only runs that a limit "
-                    "or a budget ended can be resumed. Start a new run."
+                    f"Run {run_id} is {current.status} ({current.reason}); only runs that a limit, "
+                    "a budget or dying processes ended can be resumed. Start a new run."
                 )
             if runs.has_later(tx, current):
                 raise NotResumable(f"The conversation of {run_id} has gone on; start a new run.")
@@ -204,9 +206,12 @@ class Intake:
 def checked_input(given: UserInput) -> Message:
     """The user's words as a message; broken Unicode is replaced.
 
-    Raises: RunError: empty or too large.
+    Raises: RunError: no text, empty or too large.
     """
-    message = Message.user(given)
+    items: Sequence[object] = [given] if isinstance(given, str | File) else _listed(given)
+    if not all(isinstance(item, str | File) for item in items):
+        raise RunError(f"The input is {given!r:.80}: give text, a File, or a list of them.")
+    message = Message.user(cast(Any, items))
     parts = tuple(
         replace(part, text=part.text.encode("utf-8", "replace").decode())
         if isinstance(part, Text)
@@ -224,6 +229,27 @@ def checked_input(given: UserInput) -> Message:
     return replace(message, parts=parts)
 
 
+def _listed(given: object) -> Sequence[object]:
+    return given if isinstance(given, list | tuple) else [given]
+
+
+def _check_ids(request: Request) -> None:
+    """Raises: RunError: an id is empty or no valid text."""
+    ids: dict[str, object] = {
+        "user": request.user.id,
+        "tenant": request.user.tenant,
+        "conversation": request.conversation,
+        "key": request.key,
+    }
+    for name, value in ids.items():
+        if value is None or (name == "tenant" and not value):
+            continue
+        if not isinstance(value, str) or not value:
+            raise RunError(f"{name}={value!r}: give a text that is not empty, or leave it out.")
+        if not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise RunError(f"{name}={value!r} is no valid Unicode text.")
+
+
 def _check_owner(tx: Tx, request: Request) -> None:
     """A conversation belongs to the user who began it."""
     owner = runs.conversation_user(tx, request.user.tenant, request.conversation or "")
@@ -235,7 +261,8 @@ def _check_owner(tx: Tx, request: Request) -> None:
 
 def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> str | None:
     """A message to a conversation whose active run asks the user is the answer to it."""
-    active = runs.active_run(tx, request.user.tenant, request.conversation or "")
+    place = request.user.tenant, request.conversation or ""
+    active = runs.active_run(tx, *place) or runs.next_in_conversation(tx, *place)
     if active is None:
         return None
     for wait in waits.of_run(tx, active):

@@ -15,7 +15,7 @@ from roadworthy.executor import Executor
 from roadworthy.run import Unit
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
-from roadworthy.store.database import Tx
+from roadworthy.store.database import Tx, guarded
 from roadworthy.store.ownership import RENEW_SECONDS, leave, take, this_process
 from roadworthy.tool_calls import forget_expired
 
@@ -76,28 +76,34 @@ class Keeper:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)  # noqa: TID251 - real: another process counts on it
-            await self._renew()
-            if self.owner:
-                await self._expire()
+            try:
+                await self._renew()
+                if self.owner:
+                    await self._expire()
+                    await self.start_unfinished()  # also what was left while the store was full
+            except StoreError as error:
+                log.warning("the store is not kept just now: %s", error)
 
     async def _listen(self) -> None:
         """Another process's commit changes SQLite's data_version; then look what it left."""
         while True:
             await asyncio.sleep(POLL_SECONDS)  # noqa: TID251 - a poll of a file, not of run time
-            version = self._watch.execute("PRAGMA data_version").fetchone()[0]
-            if version != self._seen:
+            try:
+                with guarded():
+                    version = self._watch.execute("PRAGMA data_version").fetchone()[0]
+                if version != self._seen and self.owner:
+                    await self.hear()
                 self._seen = version
-                if self.owner:
-                    try:
-                        await self.hear()
-                    except StoreError as error:
-                        log.warning("commands cannot be read: %s", error)
+            except StoreError as error:
+                log.warning("commands cannot be read: %s", error)
 
     async def hear(self) -> None:
         """Carry out what was left for runs of this process, and start what is executable."""
         for command_id, run_id, _, by in await self._house.read(waits.commands):
             if self._executor.executes(run_id):
                 await self._executor.obey(command_id, run_id, by)
+            else:
+                self._engine.start(run_id)
         await self.start_unfinished()
 
     async def _expire(self) -> None:

@@ -6,6 +6,7 @@ Read by declarations, the ledger and results. Invariant: money is integer nano-d
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from decimal import ROUND_CEILING, Decimal
@@ -74,7 +75,7 @@ class Limits:
         if self.tokens is not None and self.tokens < 1:
             raise DeclarationError("Limits(tokens=) must be at least 1, or None for no bound.")
 
-    @property
+    @functools.cached_property
     def nanos(self) -> int | None:
         """The money bound in nano-dollars."""
         return None if self.usd is None else to_nanos(self.usd)
@@ -106,7 +107,7 @@ class Budget:
         if self.tokens is not None and self.tokens < 0:
             raise DeclarationError("Budget(tokens=) must not be negative.")
 
-    @property
+    @functools.cached_property
     def nanos(self) -> int | None:
         """The money bound in nano-dollars."""
         return None if self.usd is None else to_nanos(self.usd)

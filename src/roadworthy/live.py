@@ -17,24 +17,25 @@ from roadworthy.result import RunResult
 
 log = logging.getLogger("roadworthy.runtime")
 _MOST_BEHIND = 10_000
-Told: TypeAlias = RunResult[Any] | None
+Told: TypeAlias = RunResult[Any] | Exception | None
+Shown: TypeAlias = StreamEvent | Exception
 
 
 class Live:
     """Fan-out by run id. Used on one event loop only."""
 
     def __init__(self, hook: Callable[[StreamEvent], None] | None = None) -> None:
-        self._watchers: defaultdict[str, list[asyncio.Queue[StreamEvent]]] = defaultdict(list)
+        self._watchers: defaultdict[str, list[asyncio.Queue[Shown]]] = defaultdict(list)
         self._expecting: defaultdict[str, list[asyncio.Queue[Told]]] = defaultdict(list)
         self._hook = hook
 
-    def watch(self, run_id: str) -> asyncio.Queue[StreamEvent]:
+    def watch(self, run_id: str) -> asyncio.Queue[Shown]:
         """A queue that gets what is published from now on."""
-        queue: asyncio.Queue[StreamEvent] = asyncio.Queue(_MOST_BEHIND)
+        queue: asyncio.Queue[Shown] = asyncio.Queue(_MOST_BEHIND)
         self._watchers[run_id].append(queue)
         return queue
 
-    def leave(self, run_id: str, queue: asyncio.Queue[StreamEvent]) -> None:
+    def leave(self, run_id: str, queue: asyncio.Queue[Shown]) -> None:
         """Stop watching."""
         self._watchers[run_id].remove(queue)
         if not self._watchers[run_id]:
@@ -47,9 +48,19 @@ class Live:
         return queue
 
     def tell(self, run_id: str, told: Told) -> None:
-        """A segment is over, with this result; None: look into the store."""
+        """A segment is over: its result, or why it was left; None: look into the store."""
         for queue in self._expecting.get(run_id, ()):
             queue.put_nowait(told)
+        if isinstance(told, Exception):
+            for watcher in self._watchers.get(run_id, ()):
+                if watcher.full():
+                    watcher.get_nowait()
+                watcher.put_nowait(told)
+
+    def tell_all(self, error: Exception) -> None:
+        """Whoever waits for any run is told why nothing moves; the runs go on when it can."""
+        for run_id in {*self._expecting, *self._watchers}:
+            self.tell(run_id, error)
 
     def forget(self, run_id: str, queue: asyncio.Queue[Told]) -> None:
         """Stop expecting."""

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from roadworthy.errors import ConfigurationError
+
 T = TypeVar("T")
 
 
@@ -22,7 +24,17 @@ class LoopThread:
         self._thread.start()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run on the loop and wait. Ctrl+C cancels the waiting, not the run."""
+        """Run on the loop and wait. Ctrl+C cancels the waiting, not the run.
+
+        Raises: ConfigurationError: called on the loop itself, which would wait for ever.
+        """
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise ConfigurationError(
+                "A sync call inside the runtime's own event loop would wait for itself for ever. "
+                "Inside async tools and hooks use `await rt.run(...)`, or make the tool a plain "
+                "function: it gets a thread of its own."
+            )
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def close(self) -> None:
@@ -37,3 +49,11 @@ class LoopThread:
         finally:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop this code runs on, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -10,32 +10,26 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar, cast, get_args
 
-import msgspec
-
 from roadworthy.agent import Agent, Model
-from roadworthy.budget import Ledger
 from roadworthy.clock import Clock, SystemClock
 from roadworthy.context import User
-from roadworthy.engine.inline import InlineEngine
 from roadworthy.errors import ConfigurationError, RunError, UnknownApproval
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
-from roadworthy.executor import Executor, House, Replayed
-from roadworthy.intake import Intake, Request, checked_input
-from roadworthy.keeper import Keeper
+from roadworthy.executor import Replayed
+from roadworthy.intake import Request, checked_input
 from roadworthy.limits import Budget, Limits, Price
-from roadworthy.live import Live, Told
-from roadworthy.loop_thread import LoopThread
+from roadworthy.live import Told
+from roadworthy.loop_thread import LoopThread, running_loop
 from roadworthy.messages import Json, Message, UserInput
 from roadworthy.models.catalog import Catalog
 from roadworthy.models.providers import ProviderOptions
+from roadworthy.opened import Opened
 from roadworthy.result import Decision, RunResult
 from roadworthy.run import RunOptions, Unit
 from roadworthy.settings import Settings, set_up_logging
 from roadworthy.store import migrations, runs, waits
 from roadworthy.store.database import Database, Tx
-from roadworthy.store.journal import Journal
 from roadworthy.store.runs import RunRow
-from roadworthy.tools.execution import ToolThreads
 from roadworthy.transcript import transcript
 
 T = TypeVar("T")
@@ -75,7 +69,7 @@ class Runtime:
         self._clock: Clock = clock or SystemClock()
         self._thread: LoopThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
         names = [pattern.name for pattern in self._patterns]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
@@ -85,15 +79,21 @@ class Runtime:
 
     async def __aenter__(self) -> Runtime:
         """Open on this event loop; unfinished runs of known patterns go on in the background."""
-        if self._opened is not None:
-            raise ConfigurationError("This runtime is open already; open it once and share it.")
+        self._check_closed()
         set_up_logging(self._settings.log)
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(migrations.upgrade, self._database)
-        self._opened = _Opened(self)
-        for pattern in self._patterns:
-            self._opened.executor.register(pattern)
         try:
+            await asyncio.to_thread(migrations.upgrade, self._database)
+            self._opened = Opened(
+                self._database,
+                self._clock,
+                self._catalog,
+                budgets=self._budgets,
+                busy_seconds=self._settings.busy_seconds,
+                on_event=self._on_event,
+            )
+            for pattern in self._patterns:
+                self._opened.executor.register(pattern)
             await self._opened.keeper.open()
         except BaseException:
             await self.__aexit__()
@@ -105,10 +105,11 @@ class Runtime:
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.close()
-            await asyncio.to_thread(self._database.close)
+        await asyncio.to_thread(self._database.close)
 
     def __enter__(self) -> Runtime:
         """Open for sync code, on a loop thread of its own."""
+        self._check_closed()
         self._thread = LoopThread()
         try:
             return self._thread.call(self.__aenter__())
@@ -124,12 +125,21 @@ class Runtime:
             thread.call(self.__aexit__(*exc))
             thread.close()
 
+    def _check_closed(self) -> None:
+        if self._opened is not None:
+            raise ConfigurationError("This runtime is open already; open it once and share it.")
+
     @property
-    def _open(self) -> _Opened:
+    def _open(self) -> Opened:
         if self._opened is None:
             raise ConfigurationError(
                 "This runtime is not open. Write `with Runtime(...) as rt:` or, in async code, "
                 "`async with Runtime(...) as rt:`."
+            )
+        if running_loop() not in (None, self._loop):
+            raise ConfigurationError(
+                "This runtime is open on another event loop. After `with`, use rt.run_sync(...) "
+                "or rt.sync(rt.run(...)); in async code open it with `async with`."
             )
         return self._opened
 
@@ -265,17 +275,25 @@ class Runtime:
             opened.live.leave(run_id, queue)
 
     async def wait(self, run_id: str) -> RunResult[Any]:
-        """The result, once the run has ended or waits. Raises: UnknownRun."""
+        """The result, once the run has ended or waits.
+
+        Raises: UnknownRun; PatternUnknown: its agent is not registered here, where runs execute;
+        StoreError: nothing moves, the store is in trouble or too new.
+        """
         opened = self._open
         told = opened.live.expect(run_id)
-        result: RunResult[Any] | None = None
         try:
-            while result is None:
+            while True:
+                result: Told = None
                 if not opened.executor.executes(run_id):  # else we are told
-                    result = await opened.executor.result(run_id)
+                    here = opened.keeper.owner
+                    result = await opened.executor.result(run_id, here=here)
                 if result is None:
                     result = await opened.until(told)
-            return result
+                if isinstance(result, Exception):
+                    raise result
+                if result is not None:
+                    return result
         finally:
             opened.live.forget(run_id, told)
 
@@ -342,9 +360,12 @@ class Runtime:
     async def resume(self, run_id: str, *, limits: Limits | None = None) -> None:
         """Go on with a run that a limit or budget ended. `limits` replaces its limits.
 
-        Raises: NotResumable: it ended otherwise, or the conversation has gone on.
+        Raises: NotResumable: it ended otherwise, or the conversation has gone on. PatternUnknown:
+        its agent is not registered here, where runs execute.
         """
         opened = self._open
+        if opened.keeper.owner:
+            opened.executor.agent((await self.find(run_id)).pattern)
         await opened.intake.reopen(run_id, limits)
         if opened.keeper.owner:
             opened.engine.start(run_id)
@@ -390,103 +411,3 @@ class Runtime:
     def trouble(self) -> str | None:
         """Why the store cannot commit just now, or None when all is well."""
         return self._open.journal.trouble
-
-
-class _Opened:
-    """The parts of an open runtime."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        clock, database = runtime._clock, runtime._database
-        self.clock = clock
-        self.live = Live(runtime._on_event)
-        self.journal = Journal(database, clock, self.live.publish)
-        self.threads = ToolThreads()
-        self.house = House(
-            database=database,
-            journal=self.journal,
-            live=self.live,
-            clock=clock,
-            catalog=runtime._catalog,
-            ledger=Ledger(self.journal, clock, runtime._budgets, runtime._settings.busy_seconds),
-            threads=self.threads,
-        )
-        self.executor = Executor(self.house)
-        self.engine = InlineEngine(self._execute)
-        self.keeper = Keeper(self.executor, self.engine)
-        self.intake = Intake(self.executor)
-
-    async def check(self, request: Request) -> None:
-        """A missing key, package or price is said here, before anything is accepted.
-
-        In a thread, because opening a provider imports its library (about a second, once).
-        Raises: ConfigurationError, PriceUnknown.
-        """
-        wanted = request.options.model or request.pattern.model
-        if not self.house.catalog.is_checked(wanted):
-            await asyncio.to_thread(self.house.catalog.check, wanted)
-
-    async def close(self) -> None:
-        await self.engine.close(grace=5.0)
-        await self.keeper.close()
-        await self.journal.close()
-        self.threads.close()
-        await self.house.catalog.close()
-
-    async def _execute(self, run_id: str) -> None:
-        result, following = None, None
-        try:
-            result = await self.executor.execute(run_id)
-            if result is not None and (result.conversation is not None or not result.over):
-                following = await self.house.read(lambda tx: _following(tx, run_id))
-        finally:
-            self.live.tell(run_id, None if following == run_id else result)
-        if following is not None:
-            self.engine.start(following)
-
-    def shown(self, event: RunEvent, pattern: str) -> RunEvent:
-        """An event as users see it: typed outputs."""
-        if isinstance(event, RunEnded | RunWaiting) and event.result.output is not None:
-            return msgspec.structs.replace(event, result=self.executor.typed(event.result, pattern))
-        return event
-
-    async def record_after(self, run_id: str, after: int) -> tuple[RunRow, list[RunEvent]]:
-        """A run and its journaled events after a position, in one snapshot."""
-        return await self.house.read(
-            lambda tx: (runs.get(tx, run_id), runs.events(tx, run_id, after))
-        )
-
-    async def until(self, told: asyncio.Queue[Told]) -> RunResult[Any] | None:
-        """What is told next; None after a moment when another process executes the run."""
-        try:
-            async with asyncio.timeout(None if self.keeper.owner else 0.1):
-                return await told.get()
-        except TimeoutError:
-            return None
-
-    async def follow(
-        self, queue: asyncio.Queue[StreamEvent], after: int
-    ) -> AsyncIterator[StreamEvent]:
-        """Live events after a position; ends where the journal must be read again."""
-        while True:
-            try:
-                async with asyncio.timeout(None if self.keeper.owner else 0.1):
-                    event = await queue.get()
-            except TimeoutError:
-                return  # another process executes it: poll
-            if isinstance(event, RunEvent):
-                if event.seq <= after:
-                    continue
-                if event.seq > after + 1:
-                    return  # some were missed
-                after = event.seq
-            yield event
-
-
-def _following(tx: Tx, run_id: str) -> str | None:
-    """The run itself when somebody spoke as it went to wait, or the next of its conversation."""
-    row = runs.get(tx, run_id)
-    if row.status == "queued":
-        return run_id
-    if row.conversation is None or row.status in ("queued", "running", "waiting", "escalated"):
-        return None
-    return runs.next_in_conversation(tx, row.tenant, row.conversation)

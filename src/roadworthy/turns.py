@@ -89,8 +89,6 @@ async def begin_turn(run: Run) -> None:
     if run.turn >= limits.turns:
         raise Stop("turn_limit", f"The limit of {limits.turns} turns is reached.")
     spent = run.meter.tool_calls >= limits.tool_calls
-    if spent and run.last_call:
-        raise Stop("tool_call_limit", f"The limit of {limits.tool_calls} tool calls is reached.")
     run.last_call = spent
     run.turn += 1
     run.meter.turns = run.turn

@@ -9,6 +9,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from roadworthy.events import (
@@ -42,7 +43,7 @@ class Audit:
         """Read everything."""
         database = Database(f"sqlite:///{folder}/store.db")
         rows = database.read(lambda tx: runs.recent(tx, 1_000))
-        events = {row.id: database.read(lambda tx, id=row.id: runs.events(tx, id)) for row in rows}
+        events = {row.id: database.read(partial(runs.events, run_id=row.id)) for row in rows}
         database.close()
         return cls(events, rows, World(folder / "world.db"), sqlite3.connect(folder / "store.db"))
 
@@ -87,7 +88,7 @@ class Audit:
         )
         assert effects == wanted, (effects - wanted, wanted - effects)
         assert max(wanted.values()) == 1
-        assert len(wanted) == 11
+        assert len(wanted) == 12
         keys = Counter(d.key for d in self.world.effects)
         assert max(keys.values()) == 1, keys
 
@@ -96,9 +97,7 @@ class Audit:
         asked = Counter(run for run, _ in self.world.asked)
         for run_id, events in self.events.items():
             intended = [e for e in events if isinstance(e, ModelIntended)]
-            ends = [
-                (e.key, e.attempt) for e in events if isinstance(e, ModelReplied | ModelFailed)
-            ]
+            ends = [(e.key, e.attempt) for e in events if isinstance(e, ModelReplied | ModelFailed)]
             assert sorted(ends) == sorted((e.key, e.attempt) for e in intended)
             crashed = sum(isinstance(e, ModelFailed) and e.code == "crashed" for e in events)
             assert len(intended) - crashed <= asked[run_id] <= len(intended)
@@ -108,7 +107,9 @@ class Audit:
         held: Counter[str] = Counter()
         settled: Counter[str] = Counter()
         assumed: Counter[str] = Counter()
-        query = "SELECT state, nanos, tokens, actual_nanos, actual_tokens, accounts FROM reservation"
+        query = (
+            "SELECT state, nanos, tokens, actual_nanos, actual_tokens, accounts FROM reservation"
+        )
         for state, nanos, tokens, paid, used, accounts in self.store.execute(query):
             for account in filter(None, accounts.split("\n")):
                 usd = account.endswith("usd")

@@ -10,7 +10,18 @@ import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from roadworthy import Agent, Budget, Limits, Price, RunContext, Runtime, RunResult, Tool, ToolCall, tool
+from roadworthy import (
+    Agent,
+    Budget,
+    Limits,
+    Price,
+    RunContext,
+    RunResult,
+    Runtime,
+    Tool,
+    ToolCall,
+    tool,
+)
 from roadworthy.agent import Reconciled
 from roadworthy.clock import SystemClock
 from roadworthy.errors import ModelOutcomeUnknown, ModelUnavailable, NotApplied, UnknownApproval
@@ -20,7 +31,7 @@ from roadworthy.testing.scripted import Turn
 from tests.chaos.world import Deed, World
 
 PRICE = Price(input="2.50", output=10)
-RUNS = ("mixed", "waits", "money", "failing", "chat-1", "chat-2")
+RUNS = ("mixed", "waits", "money", "failing", "asks", "chat-1", "chat-2")
 _PAUSE = 0.004  # seconds a model takes, so that a kill finds calls in flight
 
 SCRIPTS: dict[str, list[Turn]] = {
@@ -47,11 +58,12 @@ SCRIPTS: dict[str, list[Turn]] = {
         [ToolCall("lossy", {"item": "e"})],
         "failing done",
     ],
-    "chat-1": [
+    "asks": [
         [ToolCall("ask_user", {"question": "Which one?"})],
-        [ToolCall("put", {"item": "f"})],
-        "chat-1 done",
+        [ToolCall("put", {"item": "g"})],
+        "asks done",
     ],
+    "chat-1": [[ToolCall("put", {"item": "f"})], "chat-1 done"],
     "chat-2": [[ToolCall("pay", {"item": "f"})], "chat-2 done"],
 }
 
@@ -82,12 +94,18 @@ def agent_for(world: World) -> Agent[None, str]:
     return Agent("desk", model=model, tools=list(tools_of(world)), limits=Limits(usd="0.50"))
 
 
+def deed(run: RunContext[None], name: str, item: str) -> Deed:
+    return Deed(run.run_id, name, item, run.key)
+
+
 def tools_of(world: World) -> Iterator[Tool[None]]:
     """Reads, writes under a key, irreversible calls that can and cannot be reconciled."""
+    yield from reads(world)
+    yield from writes(world)
+    yield from irreversible(world)
 
-    def deed(run: RunContext[None], name: str, item: str) -> Deed:
-        return Deed(run.run_id, name, item, run.key)
 
+def reads(world: World) -> Iterator[Tool[None]]:
     @tool(effect="read")
     def look(run: RunContext[None], item: str) -> str:
         """Look."""
@@ -100,6 +118,10 @@ def tools_of(world: World) -> Iterator[Tool[None]]:
         world.look(deed(run, "search", item))
         return f"{item} was found"
 
+    yield from (look, search)
+
+
+def writes(world: World) -> Iterator[Tool[None]]:
     @tool(effect="write")
     async def put(run: RunContext[None], item: str) -> str:
         """Put."""
@@ -115,6 +137,10 @@ def tools_of(world: World) -> Iterator[Tool[None]]:
             raise ConnectionError("reply lost")
         return f"{item} is put"
 
+    yield from (put, lossy)
+
+
+def irreversible(world: World) -> Iterator[Tool[None]]:
     @tool(retries=4)
     async def flaky(run: RunContext[None], item: str) -> str:
         """Surely do nothing twice, then act."""
@@ -144,7 +170,7 @@ def tools_of(world: World) -> Iterator[Tool[None]]:
         world.do(deed(run, "close_account", item), honours_key=False)
         return f"{item} is closed"
 
-    yield from (look, search, put, lossy, flaky, pay, mail, close_account)
+    yield from (flaky, pay, mail, close_account)
 
 
 def open_runtime(folder: Path, agent: Agent[None, str]) -> Runtime:
@@ -153,7 +179,7 @@ def open_runtime(folder: Path, agent: Agent[None, str]) -> Runtime:
     return Runtime(f"sqlite:///{folder}/store.db", patterns=[agent], budgets=budgets, clock=Hurry())
 
 
-async def drive(folder: Path, at: Callable[[str], None]) -> None:
+async def drive(folder: Path, at: Callable[[str], None], _: object = None) -> None:
     """Start all runs (again), answer whatever they wait for, return when all are over."""
     world = World(folder / "world.db", at)
     agent = agent_for(world)
@@ -162,7 +188,7 @@ async def drive(folder: Path, at: Callable[[str], None]) -> None:
         journal._tx._connection.set_trace_callback(lambda sql: _boundary(sql, at))
         ids = []
         for name in RUNS:
-            chat = "chat" if name.startswith("chat") else None
+            chat = name.partition("-")[0] if name in ("asks", "chat-1", "chat-2") else None
             ids.append(await rt.start(agent, name, key=name, conversation=chat))
         async with asyncio.TaskGroup() as group:
             for run_id in ids:
@@ -175,12 +201,10 @@ def _boundary(sql: str, at: Callable[[str], None]) -> None:
         at(word)
 
 
-async def _see_through(
-    rt: Runtime, agent: Agent[None, str], world: World, run_id: str
-) -> None:
+async def _see_through(rt: Runtime, agent: Agent[None, str], world: World, run_id: str) -> None:
     while not (result := await rt.wait(run_id)).over:
         if result.question is not None:
-            await rt.start(agent, "the red one", conversation="chat")
+            await rt.start(agent, "the red one", conversation="asks")
         for approval in result.waiting:
             await _decide(rt, world, result, approval.id)
 

@@ -1,12 +1,14 @@
 """A fork server: imports everything once, then a child per trial step, killed when it is asked to.
 
-Run as a module; one JSON request a line on stdin, one JSON answer a line on stdout. Invariant: it
-starts no thread and opens no file itself, so that a forked child is a fresh process.
+Run as a module with the name of the module that drives a trial; one JSON request a line on stdin,
+one JSON answer a line on stdout. Invariant: it starts no thread and keeps no file open, so that a
+forked child is a fresh process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import select
@@ -14,15 +16,19 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from roadworthy.store import migrations
 from roadworthy.store.database import Database
-from tests.chaos.desk import drive
+
+Drive: TypeAlias = Callable[
+    [Path, Callable[[str], None], Mapping[str, Any]], Coroutine[Any, Any, None]
+]
 
 
-def serve() -> None:
+def serve(drive: Drive) -> None:
     """Requests until the end of input."""
     with tempfile.TemporaryDirectory() as folder:  # what is imported on first use is imported now
         database = Database(f"sqlite:///{folder}/warm.db")
@@ -30,14 +36,14 @@ def serve() -> None:
         database.close()
     for line in sys.stdin:
         request: dict[str, Any] = json.loads(line)
-        print(json.dumps(_step(request)), flush=True)  # noqa: T201 -- the protocol
+        print(json.dumps(_step(drive, request)), flush=True)  # noqa: T201 -- the protocol
 
 
-def _step(request: dict[str, Any]) -> dict[str, Any]:
+def _step(drive: Drive, request: dict[str, Any]) -> dict[str, Any]:
     """Fork a child that drives the trial; kill it after `seconds`, or let it kill itself `at`."""
     child = os.fork()
     if child == 0:
-        _drive(Path(request["folder"]), request.get("at"))
+        _child(drive, Path(request["folder"]), request)
     gone = os.pidfd_open(child)
     most = request.get("seconds")
     ended, _, _ = select.select([gone], [], [], 60.0 if most is None else most)
@@ -50,8 +56,8 @@ def _step(request: dict[str, Any]) -> dict[str, Any]:
     return {"killed": killed, "code": code, "hung": most is None and not ended}
 
 
-def _drive(folder: Path, die_at: int | None) -> None:
-    count = 0
+def _child(drive: Drive, folder: Path, request: dict[str, Any]) -> None:
+    count, die_at = 0, request.get("at")
 
     def at(_: str) -> None:
         nonlocal count
@@ -62,7 +68,7 @@ def _drive(folder: Path, die_at: int | None) -> None:
     code = 1
     try:
         os.dup2(os.open(folder / "child.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-        asyncio.run(drive(folder, at))
+        asyncio.run(drive(folder, at, request))
         (folder / "points").write_text(str(count), encoding="utf-8")
         code = 0
     except BaseException:  # noqa: BLE001 -- a forked child must never return into the server
@@ -72,4 +78,4 @@ def _drive(folder: Path, die_at: int | None) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(importlib.import_module(sys.argv[1]).drive)

@@ -5,56 +5,23 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.chaos.audit import Audit
-from tests.structure.tree import ROOT
+from tests.chaos.client import Server
 
 pytestmark = pytest.mark.requirement("REC-8", "TOL-4", "MEM-3")
 
 SEED = 20261121
 
 
-class Server:
-    """The fork server, spoken to over pipes."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.server"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def step(self, folder: Path, **more: Any) -> dict[str, Any]:
-        """One child on this folder."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps({"folder": str(folder), **more}), file=self._process.stdin, flush=True)  # noqa: T201
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    server = Server()
+    server = Server("tests.chaos.desk")
     yield server
     server.close()
 

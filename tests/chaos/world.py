@@ -14,8 +14,10 @@ from pathlib import Path
 _TABLES = """
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=OFF;
-CREATE TABLE IF NOT EXISTS effect (n INTEGER PRIMARY KEY, run TEXT, tool TEXT, item TEXT, key TEXT);
-CREATE TABLE IF NOT EXISTS attempt (n INTEGER PRIMARY KEY, run TEXT, tool TEXT, item TEXT, key TEXT);
+CREATE TABLE IF NOT EXISTS effect
+  (n INTEGER PRIMARY KEY, run TEXT, tool TEXT, item TEXT, key TEXT);
+CREATE TABLE IF NOT EXISTS attempt
+  (n INTEGER PRIMARY KEY, run TEXT, tool TEXT, item TEXT, key TEXT);
 CREATE TABLE IF NOT EXISTS asked (n INTEGER PRIMARY KEY, run TEXT, ordinal INTEGER);
 """
 

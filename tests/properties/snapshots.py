@@ -1,4 +1,4 @@
-"""Crashes without a kill: a copy of the store as it stood at a commit is what a dead process leaves.
+"""Crashes without a kill: a copy of the store at a commit is what a dead process leaves.
 
 `Snapshots` copies after each commit; opening a copy resumes the run as a new process would.
 """
@@ -31,6 +31,8 @@ class Snapshots:
         source, copy = sqlite3.connect(self.store), sqlite3.connect(target)
         source.backup(copy)
         source.close()
+        copy.execute("DELETE FROM owner")  # this process lives on; the one that died does not
+        copy.commit()
         copy.close()
         self.files.append(target)
         return f"sqlite:///{target}"

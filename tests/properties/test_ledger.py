@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -43,6 +44,9 @@ from roadworthy.testing.scripted import Turn
 from tests.properties.books import books
 
 pytestmark = pytest.mark.requirement("GRD-5", "CST-3")
+
+
+End: TypeAlias = Literal["settled", "assumed", "released"]
 
 
 @dataclass
@@ -91,11 +95,11 @@ class Bank:
         position = self.places.setdefault(who.run_id, Position(who.run_id, 0, first, seal))
         return await self.ledger.reserve(position, who, ask)
 
-    async def settle(self, held: Held, nanos: int, how: str = "settled") -> None:
+    async def settle(self, held: Held, nanos: int, how: End = "settled") -> None:
         """End a reservation."""
 
         def apply(tx: Tx) -> None:
-            rows.settle(tx, held.reservation, Amount(nanos, 1), how, key=held.reservation)  # type: ignore[arg-type]
+            rows.settle(tx, held.reservation, Amount(nanos, 1), how, key=held.reservation)
 
         run_id = held.reservation.partition(":")[0]
         await self.journal.commit(Unit(position=self.places[run_id], apply=apply))
@@ -105,7 +109,7 @@ class Bank:
         """(scope, cap, settled, assumed, held) of each account."""
         connection = self.database.connect()
         query = "SELECT scope, cap, settled, assumed, held FROM account ORDER BY id"
-        return [tuple(row) for row in connection.execute(query)]  # type: ignore[misc]
+        return [tuple(row) for row in connection.execute(query)]
 
 
 @asynccontextmanager
@@ -134,7 +138,7 @@ class Plan:
     """What one bearer does: calls of a worst case, their true costs, how each ends."""
 
     user: str
-    calls: tuple[tuple[int, int, str], ...]
+    calls: tuple[tuple[int, int, End], ...]
 
 
 CALLS = st.tuples(
@@ -340,8 +344,10 @@ def test_the_worst_case_is_never_below_the_cost(
     assert rates.cost(usage) <= rates.worst(bound, most)
     assert rates.affordable(rates.worst(bound, most), bound) >= most
     fits = rates.affordable(rates.worst(bound, most) - 1, bound)
-    assert fits == 0 or rates.worst(bound, fits) <= max(rates.worst(bound, most) - 1, 0) or (
-        rates.worst(bound, most) == rates.worst(bound, fits)
+    assert (
+        fits == 0
+        or rates.worst(bound, fits) <= max(rates.worst(bound, most) - 1, 0)
+        or (rates.worst(bound, most) == rates.worst(bound, fits))
     )
 
 

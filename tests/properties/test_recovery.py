@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -180,7 +181,9 @@ async def test_time_spent_ended_is_not_active_time(tmp_path: Path) -> None:
 async def test_the_time_limit_is_not_checked_on_recorded_turns(tmp_path: Path) -> None:
     """A run resumed when its time is over ends where it stood, not at its first turn."""
     clock, snapshots = FakeClock(), Snapshots(tmp_path / "store.db", tmp_path)
-    urls = []
+    urls = list[str]()
+    looks: list[Turn] = [ToolCall("look", {"item": "a"}), ToolCall("look", {"item": "b"})]
+    script: list[Turn] = [*looks, "x", "partly"]
 
     async def slow(request: ModelRequest) -> Turn:
         if request.ordinal == 1:
@@ -188,9 +191,7 @@ async def test_the_time_limit_is_not_checked_on_recorded_turns(tmp_path: Path) -
         if request.ordinal == 2:
             await clock.advance(20)
             urls.append(snapshots.take())
-        return [ToolCall("look", {"item": "a"}), ToolCall("look", {"item": "b"}), "x", "partly"][
-            request.ordinal
-        ]
+        return script[request.ordinal]
 
     model = ScriptedModel(lambda request: slow(request), price=PRICE, usage=USAGE)
     agent = Agent("desk", model=model, tools=[look], limits=Limits(seconds=45))
@@ -254,9 +255,10 @@ async def test_a_transient_error_of_an_irreversible_tool_is_not_retried(tmp_path
 
 async def test_a_cancelled_run_replays(tmp_path: Path) -> None:
     runtime: list[Runtime] = []
+    asking: list[asyncio.Future[None]] = []
 
     def cancel(request: ModelRequest) -> Turn:
-        asyncio.get_running_loop().create_task(runtime[0].cancel(request.run_id))
+        asking.append(asyncio.ensure_future(runtime[0].cancel(request.run_id)))
         return ToolCall("hang", {"item": "a"})
 
     @tool(effect="read")
@@ -309,7 +311,9 @@ async def test_raising_a_cap_warns_anew(tmp_path: Path) -> None:
     """95 per cent of a small budget were used; half of a larger one is news again."""
     agent = Agent(
         "d",
-        model=ScriptedModel(lambda _: "hi", price=Price(input=0, output=100), usage=TokenUsage(output=100)),
+        model=ScriptedModel(
+            lambda _: "hi", price=Price(input=0, output=100), usage=TokenUsage(output=100)
+        ),
         limits=Limits(usd=None),
     )
     found = []
@@ -342,3 +346,52 @@ async def test_events_of_reads_survive_a_stop(tmp_path: Path) -> None:
     assert result.reason == "budget"
     assert sum(isinstance(e, ToolSucceeded) for e in events) == 1
     assert replayed.differences == ()
+
+
+async def test_repeating_an_ended_request_leaves_its_conversation_free(tmp_path: Path) -> None:
+    """The same key again is the same run; it is over, and must not hold the conversation again."""
+    agent = Agent("d", model=ScriptedModel(lambda _: "hi"))
+    async with Runtime(f"sqlite:///{tmp_path}/s.db") as rt, asyncio.timeout(5):
+        first = await rt.run(agent, "go", conversation="c", key="k")
+        again = await rt.run(agent, "go", conversation="c", key="k")
+        following = await rt.run(agent, "and?", conversation="c")
+    assert again.run_id == first.run_id
+    assert following.status == "completed"
+
+
+@pytest.mark.requirement("GRD-5")
+async def test_a_paid_tool_in_flight_is_assumed_when_the_run_is_cancelled(tmp_path: Path) -> None:
+    """As with models: nobody knows whether the dead attempt was charged."""
+    snapshots = Snapshots(tmp_path / "store.db", tmp_path)
+    copies: list[str] = []
+
+    @tool(effect="read", cost="0.01")
+    async def search(item: str) -> str:
+        """Search, for money."""
+        copies.append(snapshots.take())
+        return item
+
+    model = ScriptedModel([ToolCall("search", {"item": "a"}), "done"], price=PRICE, usage=USAGE)
+    agent = Agent("d", model=model, tools=[search])
+    async with Runtime(snapshots.url) as rt:
+        whole = await rt.run(agent, "go")
+    async with Runtime(copies[0]) as rt:
+        await rt.cancel(whole.run_id)
+    async with Runtime(copies[0], patterns=[agent]) as rt:
+        result = await rt.wait(whole.run_id)
+    assert result.reason == "cancelled"
+    assert books(copies[0])["run"] == (USAGE_NANOS, 10_000_000, 0)
+
+
+async def test_dependencies_that_fail_to_close_end_nothing_twice(tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def broken(_: RunContext[None]) -> AsyncIterator[int]:
+        yield 1
+        raise RuntimeError("the connection was gone")
+
+    agent = Agent("d", model=ScriptedModel(["hi"]), deps=broken)
+    async with Runtime(f"sqlite:///{tmp_path}/s.db") as rt:
+        result = await rt.run(agent, "go")
+        events = [e async for e in rt.events(result.run_id)]
+    assert result.status == "completed"
+    assert sum(isinstance(e, RunEnded) for e in events) == 1

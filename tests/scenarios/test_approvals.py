@@ -12,8 +12,9 @@ import pytest
 from roadworthy import Agent, RunContext, Runtime, Tool, ToolCall, tool
 from roadworthy.errors import RunError, UnknownApproval
 from roadworthy.events import ApprovalAsked, ApprovalDecided, ToolRefused, ToolSucceeded
+from roadworthy.messages import Json
 from roadworthy.testing import ScriptedModel
-from tests.scenarios.world import journal, kinds, of_kind, unanswered, url
+from tests.scenarios.world import Given, journal, kinds, of_kind, unanswered, url
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Bank:
     paid: list[tuple[str, int]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
-    def tool(self, **options: Any) -> Tool[None]:
+    def tool(self, **options: Given) -> Tool[None]:
         @tool(effect="irreversible", **options)
         def refund(run: RunContext[None], order_id: str, euros: int) -> str:
             """Refund. order_id: such as A-17. euros: how much."""
@@ -38,12 +39,12 @@ def pay(order: str, euros: int) -> ToolCall:
     return ToolCall("refund", {"order_id": order, "euros": euros})
 
 
-def desk(bank: Bank, script: Sequence[Any], **options: Any) -> Agent:
+def desk(bank: Bank, script: Sequence[Given], **options: Given) -> Agent:
     options = options or {"approval": "operator"}
     return Agent("desk", model=ScriptedModel(list(script)), tools=[bank.tool(**options)])
 
 
-@pytest.mark.requirement("TOL-2", "GRD-6")
+@pytest.mark.requirement("TOL-2")
 async def test_a_call_that_needs_a_person_waits_and_runs_once_approved(tmp_path: Path) -> None:
     bank = Bank()
     agent = desk(bank, [pay("A-17", 40), "Refunded."])
@@ -97,7 +98,7 @@ async def test_edited_arguments_run_and_the_model_is_told(tmp_path: Path) -> Non
     agent = desk(bank, [pay("A-17", 400), "Refunded 40."])
     async with Runtime(url(tmp_path)) as rt:
         waiting = await rt.run(agent, "Refund")
-        edited = {"order_id": "A-17", "euros": 40}
+        edited: dict[str, Json] = {"order_id": "A-17", "euros": 40}
         await rt.resolve(waiting.waiting[0].id, "edit", by="lea", arguments=edited)
         done = await rt.result(waiting.run_id)
         (succeeded,) = await of_kind(rt, done.run_id, ToolSucceeded)

@@ -22,7 +22,7 @@ from roadworthy import (
 )
 from roadworthy.events import RunEnded, TextDelta, VerdictGiven
 from roadworthy.testing import ScriptedModel
-from tests.scenarios.world import of_kind, url
+from tests.scenarios.world import Given, of_kind, url
 
 Action = Literal["revise", "redact", "block", "escalate"]
 
@@ -165,7 +165,7 @@ async def test_a_check_that_breaks_lets_nothing_pass(
 
 
 async def test_a_check_that_returns_no_verdict_lets_nothing_pass(tmp_path: Path) -> None:
-    def sloppy(run: RunContext[Any], text: str) -> Any:
+    def sloppy(run: RunContext[Given], text: str) -> Given:
         return True
 
     guard = Guardrail(name="sloppy", stage="output", function=sloppy)
@@ -240,8 +240,8 @@ async def test_dependencies_and_the_user_are_there_for_a_check(tmp_path: Path) -
 def test_a_guardrail_of_the_wrong_shape_is_refused_when_it_is_declared() -> None:
     with pytest.raises(DeclarationError, match="must take"):
 
-        @guardrail("input")
-        def short(text: str) -> Verdict:  # type: ignore[arg-type]
+        @guardrail("input")  # type: ignore[arg-type]
+        def short(text: str) -> Verdict:
             return Verdict.allow()
 
     wrong: Any = "inputs"

@@ -83,6 +83,16 @@ async def test_a_model_that_goes_on_asking_for_tools_is_stopped_at_the_call_limi
     assert not unanswered(history)
 
 
+async def test_after_the_last_tool_call_the_user_may_still_be_asked(tmp_path: Path) -> None:
+    ask = ToolCall("ask_user", {"question": "Shall I stop here?"})
+    model = ScriptedModel([ToolCall("look", {"page": 1}), ask, "One page."])
+    desk = Agent("desk", model=model, tools=[look], limits=Limits(tool_calls=1))
+    async with Runtime(url(tmp_path)) as rt:
+        await rt.run(desk, "Read", conversation="c")
+        result = await rt.run(desk, "Yes", conversation="c")
+    assert (result.status, result.text) == ("completed", "One page.")
+
+
 @pytest.mark.requirement("ORC-5")
 async def test_a_reply_that_asks_for_more_than_the_plan_limit_runs_the_first_ones_only(
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""An agent that comes to the same state again is told at the second time and stopped at the third."""
+"""An agent that comes to the same state again is told at once, and stopped at the third time."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_declared_polling_passes(tmp_path: Path) -> None:
 
 async def test_a_successful_change_starts_the_count_anew(tmp_path: Path) -> None:
     look, change = call("search", query="x"), [call("save", text=t) for t in "ab"]
-    script = [look, look, change[0], look, look, change[1], look, "Done."]
+    script: list[ToolCall | str] = [look, look, change[0], look, look, change[1], look, "Done."]
     result, _ = await run(tmp_path, script)
     assert result.status == "completed"
 
@@ -134,7 +134,7 @@ async def test_equal_results_of_the_calls_of_one_reply_are_no_loop(tmp_path: Pat
 
 @pytest.mark.requirement("REC-3", "REC-4", "TOL-7")
 async def test_a_model_that_insists_on_an_invented_tool_is_stopped(tmp_path: Path) -> None:
-    result, model = await run(tmp_path, [*[call("teleport", to="x")] * 3, STOP])
+    result, _ = await run(tmp_path, [*[call("teleport", to="x")] * 3, STOP])
     assert (result.status, result.reason) == ("partial", "loop")
     assert result.usage.tool_calls == 0
 

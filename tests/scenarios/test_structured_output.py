@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from roadworthy import Agent, RunNotCompleted, Runtime, ToolCall, Verdict, guardrail, tool
 from roadworthy.testing import ScriptedModel
-from tests.scenarios.world import results, unanswered, url
+from tests.scenarios.world import Given, results, unanswered, url
 
 
 class Answer(BaseModel):
@@ -38,7 +38,7 @@ def find_order(order_id: str) -> str:
     return "a lamp"
 
 
-def final(**arguments: Any) -> ToolCall:
+def final(**arguments: Given) -> ToolCall:
     return ToolCall("final_answer", arguments)
 
 
@@ -97,7 +97,7 @@ async def test_a_union_answers_with_either_type(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "given"), [(int, 7), (list[str], ["a"]), (bool, False)])
 async def test_plain_types_are_wrapped_and_unwrapped(
-    tmp_path: Path, kind: Any, given: object
+    tmp_path: Path, kind: Given, given: object
 ) -> None:
     desk = Agent("desk", model=ScriptedModel([final(answer=given)]), output=kind)
     async with Runtime(url(tmp_path)) as rt:

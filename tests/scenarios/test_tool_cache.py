@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from roadworthy import Agent, File, Runtime, Tool, ToolCall, ToolError, User, tool
 from roadworthy.events import ToolSucceeded
 from roadworthy.testing import FakeClock, ScriptedModel
-from tests.scenarios.world import of_kind, url
+from tests.scenarios.world import Given, of_kind, url
 
 
-def look_tool(calls: list[str], **options: Any) -> Tool[None]:
+def look_tool(calls: list[str], **options: Given) -> Tool[None]:
     @tool(effect="read", cache_ttl=60, **options)
     def look(x: str) -> str:
         """Look. x: any."""
@@ -24,7 +23,7 @@ def look_tool(calls: list[str], **options: Any) -> Tool[None]:
 
 
 def desk(look: Tool[None], *asked: str) -> Agent:
-    script = [*[ToolCall("look", {"x": x}) for x in asked], "Done."]
+    script: list[ToolCall | str] = [*[ToolCall("look", {"x": x}) for x in asked], "Done."]
     return Agent("desk", model=ScriptedModel(script), tools=[look])
 
 

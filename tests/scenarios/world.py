@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from roadworthy import Message, RunEvent, Runtime, ToolResult
 from roadworthy.events import StreamEvent
 
 E = TypeVar("E")
+Given: TypeAlias = Any
+"""What a test, or a careless user, hands in."""
 
 
 def url(folder: Path) -> str:

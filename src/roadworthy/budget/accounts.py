@@ -6,7 +6,7 @@ UTC ones, so the same moment always means the same account.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from roadworthy.limits import Budget, Limits, Scope, Window
 from roadworthy.run import Run
 
 Unit = Literal["usd", "tokens"]
+_BUCKETS: Mapping[Window, str] = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
 
 
 class Amount(NamedTuple):
@@ -131,7 +132,5 @@ def _account(
 
 
 def _bucket(window: Window, now: int) -> str:
-    at = moment(now)
-    return {"hour": f"{at:%Y-%m-%dT%H}", "day": f"{at:%Y-%m-%d}", "month": f"{at:%Y-%m}"}.get(
-        window, ""
-    )
+    form = _BUCKETS.get(window)
+    return "" if form is None else moment(now).strftime(form)

@@ -18,13 +18,21 @@ from roadworthy.events import EVENT_TYPES, RunEvent
 from roadworthy.messages import File, Message, Reply, ToolResult
 
 _ROW = {"key", "run_id", "seq", "at"}
+
+
+def _default(value: object) -> object:
+    """What a field holds when it is not given: msgspec keeps a factory for mutable ones."""
+    factory = getattr(value, "factory", None)
+    return value if factory is None else factory()
+
+
 _FIELDS = {
     cls: tuple(
         (name, default)
         for name, default in zip(
             cls.__struct_fields__,
             (msgspec.NODEFAULT,) * (len(cls.__struct_fields__) - len(cls.__struct_defaults__))
-            + tuple(cls.__struct_defaults__),
+            + tuple(map(_default, cls.__struct_defaults__)),
             strict=True,
         )
         if name not in _ROW

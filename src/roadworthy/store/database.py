@@ -31,6 +31,7 @@ _MEND = {
     "malformed": "The file is damaged. Restore it from a backup; it is left as it is.",
     "not a database": "The file is no SQLite database. Check the URL; the file is left as it is.",
     "locked": "Another process has held the file locked for long. End it or copy the file.",
+    "disk i/o": "The disk fails or is full. Free space; outcomes in hand are written then.",
     "readonly": "The file cannot be written. Check its permissions.",
     "unable to open": "The file cannot be opened. Check that its folder exists and is writable.",
 }
@@ -85,7 +86,7 @@ class Tx:
 
 
 class Database:
-    """A SQLite file (or a private one in memory, for tries) opened for one process."""
+    """A SQLite file opened for one process."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -146,6 +147,11 @@ def guarded() -> Iterator[None]:
 
 def _path_of(url: str) -> str:
     scheme, _, rest = url.partition(":///")
+    if rest.startswith(":memory:"):
+        raise ConfigurationError(
+            "A store in memory would lose every run with its process. Use a file; for a try, one "
+            "in a temporary folder."
+        )
     if scheme != "sqlite" or not rest:
         raise ConfigurationError(
             f"Cannot open {url!r}: use sqlite:///file.db (relative) or sqlite:////path/file.db."

@@ -62,6 +62,7 @@ class Journal:
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self.trouble: str | None = None
+        self.on_trouble: Callable[[], None] | None = None  # called on the loop when it begins
         self._thread = threading.Thread(target=self._work, name="roadworthy-writer", daemon=True)
         self._thread.start()
 
@@ -181,9 +182,11 @@ class Journal:
         for entry in entries:
             if entry.unit.position is not None:
                 entry.unit.position.next_seq = places[id(entry.unit.position)]
-        if self.trouble is None:
+        begins, self.trouble = self.trouble is None, str(error)
+        if begins:
             log.error("the store cannot commit: %s", error)
-        self.trouble = str(error)
+            if self.on_trouble is not None:
+                self._loop.call_soon_threadsafe(self.on_trouble)
         kept, given_up = _parted(entries)
         self._answer([_fail(e, error) for e in given_up])
         if kept:

@@ -283,12 +283,17 @@ def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
     )
 
 
-def claim(tx: Tx, run_id: str, holder: str, now: int) -> tuple[int, int] | None:
-    """Take a run for execution: (epoch, segment). None while it must not execute."""
+def claim(
+    tx: Tx, run_id: str, holder: str, now: int, *, in_turn: bool = True
+) -> tuple[int, int] | None:
+    """Take a run for execution: (epoch, segment). None while it must not execute.
+
+    in_turn: wait for the conversation's earlier runs, and take it.
+    """
     row = get(tx, run_id)
     if row.status not in OPEN:  # it must not take the conversation that others use now
         return None
-    if row.conversation is not None:
+    if row.conversation is not None and in_turn:
         place = {"tenant": row.tenant, "conversation": row.conversation}
         if tx.rows(_EARLIER_QUEUED, ordinal=row.ordinal, **place)[0][0]:
             return None

@@ -177,4 +177,7 @@ def _counted(request: ModelRequest, said: Message) -> TokenUsage:
 
 
 def _written(message: Message) -> str:
-    return msgspec.json.encode(message.parts).decode()
+    try:
+        return msgspec.json.encode(message.parts).decode()
+    except UnicodeEncodeError:  # half surrogate pairs, to try what becomes of them
+        return repr(message.parts)

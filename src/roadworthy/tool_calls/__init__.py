@@ -5,4 +5,13 @@ from roadworthy.tool_calls.call import Hands
 from roadworthy.tool_calls.plan import ASK_USER, ESCALATE, may_ask
 from roadworthy.tool_calls.turn import Carried, ToolCalls, watch
 
-__all__ = ["ASK_USER", "ESCALATE", "Carried", "Hands", "ToolCalls", "forget_expired", "may_ask", "watch"]
+__all__ = [
+    "ASK_USER",
+    "ESCALATE",
+    "Carried",
+    "Hands",
+    "ToolCalls",
+    "forget_expired",
+    "may_ask",
+    "watch",
+]

@@ -285,7 +285,14 @@ def _repeat(planned: Planned, before: ToolSucceeded) -> ToolSucceeded:
 
 
 async def watch(run: Run, guard: LoopGuard, carried: Carried) -> None:
-    """Feed the loop guard; tell the model at the second repeat. Raises: Stop: at the last."""
+    """Feed the loop guard; tell the model at the second repeat.
+
+    Raises: Stop: at the last repeat, or when the model asks on after it was told to answer.
+    """
+    insists = any(isinstance(o, ToolRefused) and o.code == "limit" for o in carried.outcomes)
+    if insists and run.last_call and not run.passed:
+        most = run.limits.tool_calls
+        raise Stop("tool_call_limit", f"The limit of {most} tool calls is reached.")
     belt = run.agent.toolbelt
     guard.next_reply()
     if carried.asked:

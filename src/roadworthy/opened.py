@@ -1,0 +1,169 @@
+"""What an open runtime works with: its parts, how they are wired, and what watchers are told.
+
+`runtime` opens and closes one. Invariant: whoever waits for a run hears of its end, its wait, or
+why nothing moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from roadworthy.budget import Ledger
+from roadworthy.clock import Clock
+from roadworthy.engine.inline import InlineEngine
+from roadworthy.errors import StoreUnavailable
+from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
+from roadworthy.executor import Executor, House
+from roadworthy.intake import Intake, Request
+from roadworthy.keeper import Keeper
+from roadworthy.limits import Budget
+from roadworthy.live import Live, Shown, Told
+from roadworthy.models.catalog import Catalog
+from roadworthy.result import RunResult
+from roadworthy.store import runs
+from roadworthy.store.database import Database, Tx
+from roadworthy.store.journal import Journal
+from roadworthy.store.runs import RunRow
+from roadworthy.tools.execution import ToolThreads
+from roadworthy.trace import plain_event
+
+log = logging.getLogger("roadworthy.run")
+TROUBLE_SECONDS = 5.0
+_ROW = ("type", "key", "run_id", "seq", "at")
+
+
+class Opened:
+    """Journal, engine, keeper and what else lives as long as a runtime is open."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        catalog: Catalog,
+        *,
+        budgets: Sequence[Budget],
+        busy_seconds: float,
+        on_event: Callable[[StreamEvent], None] | None,
+    ) -> None:
+        self.clock = clock
+        self.live = Live(on_event)
+        self.journal = Journal(database, clock, self._publish)
+        self.threads = ToolThreads()
+        self.house = House(
+            database=database,
+            journal=self.journal,
+            live=self.live,
+            clock=clock,
+            catalog=catalog,
+            ledger=Ledger(self.journal, clock, budgets, busy_seconds),
+            threads=self.threads,
+        )
+        self.journal.on_trouble = self._say_trouble_soon
+        self.executor = Executor(self.house)
+        self.engine = InlineEngine(self._execute)
+        self.keeper = Keeper(self.executor, self.engine)
+        self.intake = Intake(self.executor)
+
+    async def check(self, request: Request) -> None:
+        """A missing key, package or price is said here, before anything is accepted.
+
+        In a thread, because opening a provider imports its library (about a second, once).
+        Raises: ConfigurationError, PriceUnknown.
+        """
+        wanted = request.options.model or request.pattern.model
+        if not self.house.catalog.is_checked(wanted):
+            await asyncio.to_thread(self.house.catalog.check, wanted)
+
+    async def close(self) -> None:
+        await self.engine.close(grace=5.0)
+        await self.keeper.close()
+        await self.journal.close()
+        self.threads.close()
+        await self.house.catalog.close()
+
+    async def _execute(self, run_id: str) -> None:
+        following: str | None = None
+        result: RunResult[Any] | None = None
+        left: Exception | None = None
+        try:
+            result = await self.executor.execute(run_id)
+            if result is not None and (result.conversation is not None or not result.over):
+                following = await self.house.read(lambda tx: _following(tx, run_id))
+        except Exception as error:
+            left = error
+            raise
+        finally:
+            self.live.tell(run_id, None if following == run_id else left or result)
+        if following is not None:
+            self.engine.start(following)
+
+    def shown(self, event: RunEvent, pattern: str) -> RunEvent:
+        """An event as users see it: typed outputs."""
+        if isinstance(event, RunEnded | RunWaiting) and event.result.output is not None:
+            return msgspec.structs.replace(event, result=self.executor.typed(event.result, pattern))
+        return event
+
+    async def record_after(self, run_id: str, after: int) -> tuple[RunRow, list[RunEvent]]:
+        """A run and its journaled events after a position, in one snapshot."""
+        return await self.house.read(
+            lambda tx: (runs.get(tx, run_id), runs.events(tx, run_id, after))
+        )
+
+    def _publish(self, run_id: str, event: RunEvent) -> None:
+        """A committed event, for who watches and for ROADWORTHY_LOG=debug."""
+        self.live.publish(run_id, event)
+        if log.isEnabledFor(logging.DEBUG):
+            told = plain_event(event)
+            facts = {k: v for k, v in told.items() if v and k not in _ROW}
+            said = f"{event.key} {told['type']} {facts}"
+            log.debug("%.400s", said, extra={"run": run_id})
+
+    def _say_trouble_soon(self) -> None:
+        """Who waits for a run is told when the store stays in trouble, again and again."""
+        asyncio.get_running_loop().call_later(TROUBLE_SECONDS, self._say_trouble)
+
+    def _say_trouble(self) -> None:
+        if self.journal.trouble is not None:
+            self.live.tell_all(StoreUnavailable(self.journal.trouble))
+            self._say_trouble_soon()
+
+    async def until(self, told: asyncio.Queue[Told]) -> Told:
+        """What is told next; None after a moment when another process executes the run."""
+        try:
+            async with asyncio.timeout(None if self.keeper.owner else 0.1):
+                return await told.get()
+        except TimeoutError:
+            return None
+
+    async def follow(self, queue: asyncio.Queue[Shown], after: int) -> AsyncIterator[StreamEvent]:
+        """Live events after a position; ends where the journal must be read again."""
+        while True:
+            try:
+                async with asyncio.timeout(None if self.keeper.owner else 0.1):
+                    event = await queue.get()
+            except TimeoutError:
+                return  # another process executes it: poll
+            if isinstance(event, Exception):
+                raise event
+            if isinstance(event, RunEvent):
+                if event.seq <= after:
+                    continue
+                if event.seq > after + 1:
+                    return  # some were missed
+                after = event.seq
+            yield event
+
+
+def _following(tx: Tx, run_id: str) -> str | None:
+    """The run itself when somebody spoke as it went to wait, or the next of its conversation."""
+    row = runs.get(tx, run_id)
+    if row.status == "queued":
+        return run_id
+    if row.conversation is None or row.status in ("queued", "running", "waiting", "escalated"):
+        return None
+    return runs.next_in_conversation(tx, row.tenant, row.conversation)

@@ -1,0 +1,183 @@
+"""The writer: in order, all or nothing per unit, acknowledged after the commit only."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from roadworthy.errors import Fenced, StoreUnavailable
+from roadworthy.events import Noted, RunEvent
+from roadworthy.run import Position, Refusal, Unit
+from roadworthy.store import migrations, runs, schema
+from roadworthy.store.codec import Seal
+from roadworthy.store.database import Database, Statement, Tx
+from roadworthy.store.journal import Journal
+from roadworthy.store.runs import NewRun
+from roadworthy.testing import FakeClock
+from tests.scenarios.world import Given
+
+ALL = Statement(select(schema.event.c.seq, schema.event.c.key).order_by(schema.event.c.seq))
+
+
+class Desk:
+    """A journal on a fresh store, with one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(f"sqlite:///{folder}/t.db")
+        migrations.upgrade(self.database)
+        self.published: list[RunEvent] = []
+        self.journal = Journal(
+            self.database, FakeClock(), lambda _, event: self.published.append(event)
+        )
+        self.position = Position("run_1", 0, 0, Seal(b"k"))
+
+    async def add_run(self) -> None:
+        new = NewRun(
+            id="run_1",
+            tenant="",
+            user="ana",
+            conversation=None,
+            pattern="desk",
+            fingerprint="f",
+            idempotency_key=None,
+            body_hash="h",
+        )
+        await self.journal.commit(Unit(apply=lambda tx: runs.add_run(tx, new, "{}", 1)))
+
+    def unit(self, *keys: str, **fields: Given) -> Unit[Any]:
+        events = [Noted(key=key, value=key) for key in keys]
+        return Unit(position=self.position, events=events, **fields)
+
+    def keys(self) -> list[str]:
+        return [row[1] for row in self.database.read(lambda tx: tx.rows(ALL))]
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    made = Desk(tmp_path)
+    await made.add_run()
+    yield made
+    await made.journal.close()
+    made.database.close()
+
+
+@pytest.mark.requirement("REC-8")
+async def test_units_are_written_in_the_order_they_were_posted(desk: Desk) -> None:
+    futures = [desk.journal.post(desk.unit(f"k{n}")) for n in range(300)]
+    for future in futures:
+        await future
+    assert desk.keys() == [f"k{n}" for n in range(300)]
+    assert [e.key for e in desk.published] == [f"k{n}" for n in range(300)]
+    assert [e.seq for e in desk.published] == list(range(300))
+
+
+async def test_an_acknowledgement_means_that_another_connection_sees_it(desk: Desk) -> None:
+    await desk.journal.commit(desk.unit("k"))
+    assert desk.keys() == ["k"]
+
+
+async def test_a_unit_that_raises_writes_nothing_and_its_neighbours_are_written(
+    desk: Desk,
+) -> None:
+    def broken(tx: Tx) -> None:
+        tx.emit(Noted(key="emitted"))
+        raise ValueError("a bug")
+
+    first = desk.journal.post(desk.unit("k0"))
+    second = desk.journal.post(desk.unit("lost", apply=broken))
+    third = desk.journal.post(desk.unit("k1"))
+    await first
+    with pytest.raises(ValueError, match="a bug"):
+        await second
+    await third
+    assert desk.keys() == ["k0", "k1"]
+    assert [e.seq for e in desk.published] == [0, 1]
+
+
+async def test_a_refusal_undoes_what_was_done_and_writes_its_own_events(desk: Desk) -> None:
+    def refuse(tx: Tx) -> Refusal:
+        runs.set_status(tx, "run_1", "failed", "error", (0, 0, 0), 5)
+        return Refusal((Noted(key="refused"),))
+
+    outcome = await desk.journal.commit(desk.unit("wanted", apply=refuse))
+    assert isinstance(outcome, Refusal)
+    assert desk.keys() == ["refused"]
+    assert desk.database.read(lambda tx: runs.get(tx, "run_1")).status == "queued"
+
+
+async def test_what_a_unit_emits_follows_its_own_events(desk: Desk) -> None:
+    def apply(tx: Tx) -> str:
+        tx.emit(Noted(key="after"))
+        return "value"
+
+    assert await desk.journal.commit(desk.unit("before", apply=apply)) == "value"
+    assert desk.keys() == ["before", "after"]
+
+
+@pytest.mark.requirement("REC-8")
+async def test_a_run_that_was_taken_over_writes_nothing(desk: Desk) -> None:
+    await desk.journal.commit(Unit(apply=lambda tx: runs.claim(tx, "run_1", "other", 2)))
+    with pytest.raises(Fenced, match="taken over"):
+        await desk.journal.commit(desk.unit("late", apply=lambda tx: pytest.fail("applied")))
+    assert desk.keys() == []
+
+
+async def test_a_caller_that_goes_away_does_not_undo_what_it_posted(desk: Desk) -> None:
+    task = asyncio.create_task(desk.journal.commit(desk.unit("k")))
+    post = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(post.set_result, None)
+    await post
+    task.cancel()
+    await desk.journal.commit(Unit())
+    assert desk.keys() == ["k"]
+
+
+async def test_after_closing_nothing_is_taken_but_what_was_posted_is_written(
+    tmp_path: Path,
+) -> None:
+    made = Desk(tmp_path)
+    await made.add_run()
+    futures = [made.journal.post(made.unit(f"k{n}")) for n in range(50)]
+    await made.journal.close()
+    assert len(made.keys()) == 50
+    assert all(future.done() for future in futures)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await made.journal.commit(made.unit("late"))
+    made.database.close()
+
+
+async def test_while_the_store_is_in_trouble_outcomes_are_kept_in_order_and_others_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roadworthy.store.database.BUSY_SECONDS", 0.05)
+    made = Desk(tmp_path)
+    await made.add_run()
+    troubled = asyncio.Event()
+    made.journal.on_trouble = troubled.set
+    lock = sqlite3.connect(tmp_path / "t.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    kept = made.journal.post(made.unit("outcome", must=True))
+    behind = made.journal.post(made.unit("intent"))
+    other = Position("run_2", 0, 0, Seal(b"k"))
+    lost: asyncio.Future[object] = made.journal.post(
+        Unit(position=other, events=[Noted(key="lost")])
+    )
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await lost
+    await troubled.wait()
+    assert not kept.done()
+    assert not behind.done()
+    lock.execute("ROLLBACK")
+    lock.close()
+    await kept
+    await behind
+    assert made.keys() == ["outcome", "intent"]
+    assert made.journal.trouble is None
+    await made.journal.close()
+    made.database.close()

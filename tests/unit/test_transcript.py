@@ -1,0 +1,136 @@
+"""A run's events as a conversation that any provider accepts, however the run ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roadworthy.events import (
+    Delivered,
+    InputReceived,
+    LoopNoticed,
+    ModelReplied,
+    Noted,
+    RunEvent,
+    RunStarted,
+    ToolSucceeded,
+)
+from roadworthy.messages import (
+    Message,
+    Part,
+    Reasoning,
+    Reply,
+    Text,
+    TokenUsage,
+    ToolCall,
+    ToolResult,
+)
+from roadworthy.transcript import REFUSED, transcript
+
+START = RunStarted(agent="desk", fingerprint="f", input=Message.user("Hello"), limits={})
+
+
+def replied(turn: int, *parts: str | Part) -> ModelReplied:
+    message = Message(
+        role="assistant", parts=tuple(Text(text=p) if isinstance(p, str) else p for p in parts)
+    )
+    reply = Reply(message=message, usage=TokenUsage(), model="m")
+    return ModelReplied(
+        key=f"turn/{turn}/model", attempt=1, model="m", reply=reply, input_tokens=1, output_tokens=1
+    )
+
+
+def done(turn: int, index: int, content: str) -> ToolSucceeded:
+    result = ToolResult(tool="look", call_id=f"c{index}", content=content)
+    return ToolSucceeded(key=f"turn/{turn}/tool/{index}", tool="look", result=result)
+
+
+def look(index: int) -> ToolCall:
+    return ToolCall("look", {}, id=f"c{index}")
+
+
+def told(*events: RunEvent) -> list[tuple[str, str]]:
+    """Role and text, results in brackets."""
+    found: list[tuple[str, str]] = []
+    for message in transcript(events):
+        contents = [p.content for p in message.parts if isinstance(p, ToolResult)]
+        found.append((message.role, str(contents) if contents else message.text))
+    return found
+
+
+def test_a_run_in_progress_is_told_so_far() -> None:
+    assert told(START) == [("user", "Hello")]
+    assert told(START, replied(1, "Let me see.", look(0)), done(1, 0, "a lamp")) == [
+        ("user", "Hello"),
+        ("assistant", "Let me see."),
+        ("tool", "['a lamp']"),
+    ]
+
+
+def test_a_delivered_answer_ends_it_and_keeps_reasoning_when_it_is_the_models_own() -> None:
+    events = (START, replied(1, Reasoning(text="hm"), "Hi."), Delivered(text="Hi."))
+    messages = transcript(events)
+    assert messages[-1].parts == (Reasoning(text="hm"), Text(text="Hi."))
+
+
+def test_what_was_delivered_instead_replaces_the_models_words() -> None:
+    assert told(START, replied(1, "Secret."), Delivered(text="Sorry.")) == [
+        ("user", "Hello"),
+        ("assistant", "Sorry."),
+    ]
+
+
+def test_calls_without_a_result_are_answered_and_lone_ones_left_out() -> None:
+    some = told(START, replied(1, look(0), look(1)), done(1, 0, "a"), Delivered(text="Stopped."))
+    assert some[2:] == [
+        ("tool", "['a', 'No result: the turn ended here.']"),
+        ("assistant", "Stopped."),
+    ]
+    none = transcript([START, replied(1, "Well.", look(0))])
+    assert [m.tool_calls for m in none] == [(), ()]
+    assert none[-1].text == "Well."
+
+
+def test_a_typed_answer_given_as_a_call_is_told_as_the_text_the_user_saw() -> None:
+    call = ToolCall("final_answer", {"n": 7}, id="c0")
+    assert told(START, replied(1, call), Delivered(text="7")) == [
+        ("user", "Hello"),
+        ("assistant", "7"),
+    ]
+
+
+def test_answers_of_the_user_are_the_results_of_the_question() -> None:
+    ask = ToolCall("ask_user", {"question": "Which?"}, id="c0")
+    received = InputReceived(key="turn/1/ask/0", input=Message.user("The lamp."))
+    assert told(START, replied(1, ask), received)[-1] == ("tool", "['The lamp.']")
+    checked = Noted(
+        key="turn/1/ask/0/checked", value={"action": "allow", "why": "", "text": "The ***."}
+    )
+    assert told(START, replied(1, ask), received, checked)[-1] == ("tool", "['The ***.']")
+
+
+def test_input_is_told_as_its_guardrails_left_it() -> None:
+    redacted = Noted(key="input/checked", value={"action": "allow", "why": "", "text": "H***"})
+    blocked = Noted(key="input/checked", value={"action": "block", "why": "no", "text": "Hello"})
+    assert told(START, redacted) == [("user", "H***")]
+    assert told(START, blocked) == [("user", REFUSED)]
+
+
+def test_a_noticed_loop_is_told_after_the_results_it_is_about() -> None:
+    noticed = LoopNoticed(key="turn/1/loop", kind="same_call", tool="look", repeat=2)
+    roles = [role for role, _ in told(START, replied(1, look(0)), done(1, 0, "a"), noticed)]
+    assert roles == ["user", "assistant", "tool", "user"]
+
+
+def test_a_closing_answer_is_no_turn_of_its_own() -> None:
+    closing = replied(1, "So far.")
+    events = (START, replied(1, look(0)), done(1, 0, "a"))
+    ended = (
+        *events,
+        ModelReplied(**_fields(closing, "turn/1/closing/0")),
+        Delivered(text="So far."),
+    )
+    assert told(*ended)[-2:] == [("tool", "['a']"), ("assistant", "So far.")]
+
+
+def _fields(event: ModelReplied, key: str) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in event.__struct_fields__} | {"key": key}
