@@ -16,7 +16,13 @@ from msgspec.structs import replace
 
 from roadworthy.agent import Agent
 from roadworthy.context import User
-from roadworthy.errors import ConversationBusy, NotResumable, RunError, UnknownApproval
+from roadworthy.errors import (
+    ConversationBusy,
+    IdempotencyConflict,
+    NotResumable,
+    RunError,
+    UnknownApproval,
+)
 from roadworthy.events import RunReopened, RunStarted, SegmentStarted
 from roadworthy.executor import Executor
 from roadworthy.limits import Limits
@@ -259,15 +265,40 @@ def _check_owner(tx: Tx, request: Request) -> None:
         )
 
 
+def _told_before(tx: Tx, request: Request) -> str | None:
+    """The run that this very request answered before; sent again, it changes nothing.
+
+    Raises: IdempotencyConflict: the key was used for another answer.
+    """
+    if request.key is None:
+        return None
+    for wait in waits.answers_of_user(tx, request.user.tenant, request.conversation or ""):
+        key, body_hash = wait.answer.get("request", (None, ""))
+        if key == request.key and body_hash != request.body_hash:
+            raise IdempotencyConflict(
+                f"The key {key!r} was used before for another answer (run {wait.run_id}). Use a "
+                "new key for a new request."
+            )
+        if key == request.key:
+            return wait.run_id
+    return None
+
+
 def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> str | None:
     """A message to a conversation whose active run asks the user is the answer to it."""
     place = request.user.tenant, request.conversation or ""
+    told = _told_before(tx, request)
+    if told is not None:
+        return told
     active = runs.active_run(tx, *place) or runs.next_in_conversation(tx, *place)
     if active is None:
         return None
     for wait in waits.of_run(tx, active):
         if wait.kind == "user" and wait.answered_at is None:
-            answer = {"input": msgspec.to_builtins(request.input)}
+            answer = {
+                "input": msgspec.to_builtins(request.input),
+                "request": [request.key, request.body_hash],
+            }
             waits.answer(tx, wait.id, answer, seal, now)
             runs.wake(tx, active, now)
             return active

@@ -147,16 +147,16 @@ CALLS = st.tuples(
 PLANS = st.builds(Plan, st.sampled_from(["ana", "bo"]), st.lists(CALLS, max_size=6).map(tuple))
 
 
-@given(st.lists(PLANS, min_size=1, max_size=8), st.integers(20, 120), st.randoms())
+@given(st.lists(PLANS, min_size=1, max_size=8), st.integers(20, 120), st.integers())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_interleaving_overspends(plans: list[Plan], cap: int, draw: random.Random) -> None:
+def test_no_interleaving_overspends(plans: list[Plan], cap: int, seed: int) -> None:
     """After every commit: settled + assumed + held <= cap. At the end: nothing is held, and the
     rows hold exactly what was charged."""
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(_interleave(Path(folder), plans, cap, draw))
+        asyncio.run(_interleave(Path(folder), plans, cap, seed))
 
 
-async def _interleave(folder: Path, plans: list[Plan], cap: int, draw: random.Random) -> None:
+async def _interleave(folder: Path, plans: list[Plan], cap: int, seed: int) -> None:
     nano = 1_000_000_000
     budgets = [
         Budget("tenant", "day", usd=f"{cap / nano:.9f}"),
@@ -167,6 +167,7 @@ async def _interleave(folder: Path, plans: list[Plan], cap: int, draw: random.Ra
     async with bank(folder, budgets) as ours:
 
         async def act(number: int, plan: Plan) -> None:
+            draw = random.Random(f"{seed}/{number}")  # noqa: S311
             for index, (worst, true, how) in enumerate(plan.calls):
                 name = f"{number}:{index}"
                 who = bearer(str(number), plan.user)

@@ -11,7 +11,7 @@ import pytest
 
 from roadworthy import Agent, Budget, Limits, Price, RunContext, Runtime, ToolCall, ToolError, tool
 from roadworthy.agent import Reconciled
-from roadworthy.errors import UnknownApproval
+from roadworthy.errors import IdempotencyConflict, UnknownApproval
 from roadworthy.events import (
     BudgetWarned,
     Delivered,
@@ -395,3 +395,22 @@ async def test_dependencies_that_fail_to_close_end_nothing_twice(tmp_path: Path)
         events = [e async for e in rt.events(result.run_id)]
     assert result.status == "completed"
     assert sum(isinstance(e, RunEnded) for e in events) == 1
+
+
+@pytest.mark.requirement("TOL-4")
+async def test_an_answer_sent_twice_is_one_answer(tmp_path: Path) -> None:
+    """A client that repeats its request after a lost reply must not start another run."""
+
+    def say(request: ModelRequest) -> Turn:
+        return "done" if request.ordinal else ToolCall("ask_user", {"question": "Which?"})
+
+    agent = Agent("d", model=ScriptedModel(say))
+    async with Runtime(f"sqlite:///{tmp_path}/s.db") as rt:
+        asked = await rt.run(agent, "go", conversation="c", key="1")
+        assert asked.question == "Which?"
+        first = await rt.run(agent, "the red one", conversation="c", key="2")
+        again = await rt.run(agent, "the red one", conversation="c", key="2")
+        with pytest.raises(IdempotencyConflict):
+            await rt.run(agent, "the blue one", conversation="c", key="2")
+    assert asked.run_id == first.run_id == again.run_id
+    assert first.status == again.status == "completed"

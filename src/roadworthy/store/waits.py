@@ -53,6 +53,16 @@ _ANSWER_WAIT = Statement(
 _DUE_WAITS = Statement(
     select(s.wait.c.id).where(s.wait.c.answered_at.is_(None), s.wait.c.expires <= _P("now"))
 )
+_ANSWERS_OF_USER = Statement(
+    select(*(s.wait.c[n] for n in _WAIT_COLUMNS))
+    .join_from(s.wait, s.run, s.run.c.id == s.wait.c.run_id)
+    .where(
+        s.run.c.tenant == _P("tenant"),
+        s.run.c.conversation == _P("conversation"),
+        s.wait.c.kind == "user",
+        s.wait.c.answer.is_not(None),
+    )
+)
 _IS_ANSWERED = Statement(
     select(s.wait.c.id).where(s.wait.c.id == _P("wait_id"), s.wait.c.answered_at.is_not(None))
 )
@@ -109,6 +119,12 @@ def by_id(tx: Tx, wait_id: str) -> WaitRow | None:
 def answer(tx: Tx, wait_id: str, reply: Mapping[str, Any], seal: Seal, now: int) -> bool:
     """Answer an open wait once. False: it was answered before."""
     return bool(tx.run(_ANSWER_WAIT, wait_id=wait_id, answer_ref=_stow(tx, reply, seal), now=now))
+
+
+def answers_of_user(tx: Tx, tenant: str, conversation: str) -> list[WaitRow]:
+    """The questions of a conversation that its user has answered."""
+    rows = tx.rows(_ANSWERS_OF_USER, tenant=tenant, conversation=conversation)
+    return [_wait_row(tx, row) for row in rows]
 
 
 def is_answered(tx: Tx, wait_id: str) -> bool:
