@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 DESK = '''
-import asyncio, os
+import asyncio
 from pathlib import Path
-from roadworthy import Agent, Limits, Price, RunContext, Runtime, ToolCall, ToolError, tool
-from roadworthy.messages import ModelSettings
+from roadworthy import Agent, Limits, Price, RunContext, Runtime, ToolCall, tool
 from roadworthy.testing import ScriptedModel
 
 folder = Path(__file__).parent
@@ -47,17 +46,29 @@ def gate() -> str:
     """Wait until the test opens the gate."""
     return (folder / "gate").read_text()
 
-def find(order): return ToolCall("find_order", {"order_id": order})
-def model(*script): return ScriptedModel(list(script), price=price)
+def find(order):
+    return ToolCall("find_order", {"order_id": order})
 
-desk = Agent("desk", model=model(["Let me look. ", find("A-17")], "Two lamps. <img src=x onerror=alert(1)>"), tools=[find_order])
-payer = Agent("payer", model=model(ToolCall("refund", {"order_id": "A-17", "euros": 40}), "It is on its way."), tools=[refund])
-asker = Agent("asker", model=model(ToolCall("ask_user", {"question": "Which order?"}), "Thank you."))
-hanger = Agent("hanger", model=model(ToolCall("hang", {}), "done"), tools=[hang])
-gated = Agent("gated", model=model(ToolCall("gate", {}), "The gate is open."), tools=[gate])
-small = Agent("small", model=model(find("A-1"), find("A-2"), "Both found."), tools=[find_order], limits=Limits(turns=2))
-broken = Agent("broken", model=ScriptedModel([]))
-rt = Runtime(f"sqlite:///{folder}/t.db", patterns=[desk, payer, asker, hanger, gated, small, broken])
+def agent(name, *script, **more):
+    return Agent(name, model=ScriptedModel(list(script), price=price), **more)
+
+pay = ToolCall("refund", {"order_id": "A-17", "euros": 40})
+desk = agent(
+    "desk",
+    ["Let me look. ", find("A-17")],
+    "Two lamps. <img src=x onerror=alert(1)>",
+    tools=[find_order],
+)
+payer = agent("payer", pay, "It is on its way.", tools=[refund])
+asker = agent("asker", ToolCall("ask_user", {"question": "Which order?"}), "Thank you.")
+hanger = agent("hanger", ToolCall("hang", {}), "done", tools=[hang])
+gated = agent("gated", ToolCall("gate", {}), "The gate is open.", tools=[gate])
+small = agent(
+    "small", find("A-1"), find("A-2"), "Both found.", tools=[find_order], limits=Limits(turns=2)
+)
+broken = agent("broken")
+all_of_them = [desk, payer, asker, hanger, gated, small, broken]
+rt = Runtime(f"sqlite:///{folder}/t.db", patterns=all_of_them)
 '''
 ROADWORTHY = [sys.executable, "-c", "from roadworthy.cli import main; main()"]
 SECONDS = 30.0

@@ -115,14 +115,15 @@ def test_show_tells_the_whole_run(place: Place) -> None:
 def test_a_limited_run_is_resumed_with_more(place: Place) -> None:
     place.run("small")
     run_id = place.runs()[0]["id"]
-    resumed = place.cli("runs", "resume", run_id, "--url", place.url, "--usd", "2")
-    assert resumed.returncode == 0
-    assert "roadworthy serve FILE" in resumed.stdout  # nobody has the agent just now
+    nobody = place.cli("runs", "resume", run_id, "--url", place.url)
+    assert nobody.returncode == 2
+    assert "--file" in nobody.stderr
+    assert not [e for e in place.events(run_id) if e["type"] == "RunReopened"]
+    resumed = place.cli("runs", "resume", run_id, "--file", "desk.py", "--usd", "2")
+    assert resumed.returncode == 4  # still two turns at most
     reopened = [e for e in place.events(run_id) if e["type"] == "RunReopened"]
     assert reopened[0]["limits"]["usd"] == "2"
     assert reopened[0]["limits"]["turns"] == 2
-    refused = place.cli("runs", "resume", run_id, "--url", place.url)
-    assert refused.returncode == 2
 
 
 @pytest.mark.requirement("OBS-2")

@@ -47,10 +47,15 @@ async def see_trace(run_id: RunId, desk: AtDesk) -> Trace:
 async def see_conversation(
     conversation: Annotated[str, Path(max_length=200)],
     desk: AtDesk,
+    user: Annotated[str | None, Query(max_length=200)] = None,
     tenant: Annotated[str, Query(max_length=200)] = "",
 ) -> Conversation:
-    """All messages of a conversation. What models thought is left out."""
-    messages = await desk.rt.history(conversation, user=User("", tenant))
+    """All messages of a conversation; with `user`, of that user's own only.
+
+    A tenant's conversations need the user. What models thought is left out.
+    """
+    who = None if user is None else User(user, tenant)
+    messages = await desk.rt.history(conversation, user=who)
     if not messages:
         raise ApiError(404, "unknown_conversation", f"No conversation {conversation!r} here.")
     return Conversation(conversation=conversation, messages=[_shown(m) for m in messages])

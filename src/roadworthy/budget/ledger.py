@@ -211,13 +211,14 @@ class Ledger:
             rows.ensure(tx, unknown)
             if ask.release is not None:
                 rows.settle(tx, ask.release, Amount(), "released", key=ask.key)
-            tx.control("SAVEPOINT holds")
+            before: list[Amount] = []
             for reservation, part in ((ask.reservation, amount), *filter(None, (ask.reserve,))):
                 tight = rows.hold(tx, position.run_id, reservation, part, accounts)
                 if tight is not None:
-                    tx.control("ROLLBACK TO holds")
+                    rows.unhold(tx, accounts, before, tight, part)
                     short.append(_shortage(tx, tight, accounts, ask))
                     return Refusal()
+                before.append(part)
             tx.emit(ask.intent(amount))
             return Held(ask.reservation, amount, accounts)
 

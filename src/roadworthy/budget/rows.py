@@ -41,6 +41,9 @@ _HOLD = Statement(
     )
     .values(held=a.c.held + _P("amount"))
 )
+_UNHOLD = Statement(
+    update(a).where(a.c.id == _P("account_id")).values(held=a.c.held - _P("amount"))
+)
 _STATE = Statement(
     select(a.c.cap, a.c.settled, a.c.assumed, a.c.held, a.c.closed).where(
         a.c.id == _P("account_id")
@@ -100,6 +103,17 @@ def hold(
         accounts="\n".join(account.id for account in accounts),
     )
     return None
+
+
+def unhold(
+    tx: Tx, accounts: Sequence[Account], before: Sequence[Amount], tight: Account, part: Amount
+) -> None:
+    """Take back what an attempt held until it met `tight`: all of `before`, some of `part`."""
+    for index, account in enumerate(accounts):
+        reached = index < accounts.index(tight)
+        mine = sum(amount.of(account.unit) for amount in before)
+        mine += part.of(account.unit) if reached else 0
+        tx.run(_UNHOLD, account_id=account.id, amount=mine)
 
 
 def held(tx: Tx, reservation: str) -> Amount | None:

@@ -11,9 +11,20 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from roadworthy.cli.screen import COLOURS, clean, console, usd, when
+from roadworthy.cli.finding import find
+from roadworthy.cli.following import follow
+from roadworthy.cli.screen import (
+    COLOURS,
+    EXIT,
+    Screen,
+    clean,
+    console,
+    status_line,
+    usd,
+    when,
+)
 from roadworthy.cli.showing import show_run
-from roadworthy.errors import ConfigurationError
+from roadworthy.errors import ConfigurationError, PatternUnknown
 from roadworthy.result import ENDS
 from roadworthy.runtime import Runtime
 from roadworthy.store.runs import RunRow
@@ -85,18 +96,30 @@ def resume(
     dollars: Annotated[
         str | None, typer.Option("--usd", metavar="N", help="Raise the run's own limit to this.")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--file", help="The agent's file: go on here, when nobody serves it."),
+    ] = None,
     url: Url = None,
 ) -> None:
     """Go on with a run that a limit or a budget ended."""
-    with _store(url) as rt:
+    screen = Screen()
+    with find(target).rt if target is not None else _store(url) as rt:
+        recorded = rt.sync(rt.record(run_id))
         limits = None
         if dollars is not None:
-            limits = dataclasses.replace(limits_of(rt.sync(rt.record(run_id))), usd=dollars)
-        rt.sync(rt.resume(run_id, limits=limits))
-        row = _settled(rt, run_id)
-    typer.echo(f"{run_id} is {row.status}{f' ({row.reason})' if row.status in ENDS else ''}.")
-    if row.status == "queued":
-        typer.echo(f"It goes on once a process has {row.pattern!r} (`roadworthy serve FILE`).")
+            limits = dataclasses.replace(limits_of(recorded), usd=dollars)
+        try:
+            rt.sync(rt.resume(run_id, limits=limits))
+        except PatternUnknown as error:
+            raise ConfigurationError(
+                f"No process executes the runs of {rt.url} just now. Name the agent's file with "
+                "--file, or begin `roadworthy serve FILE` first."
+            ) from error
+        screen.after[run_id] = recorded[-1].seq
+        result = follow(rt, run_id, screen)
+    console(error=True).print(status_line(result), style="bold")
+    raise typer.Exit(EXIT[result.status])
 
 
 def _store(url: str | None) -> Runtime:

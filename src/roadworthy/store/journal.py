@@ -120,7 +120,7 @@ class Journal:
                 tx.control("BEGIN IMMEDIATE")
                 epochs: dict[str, int | None] = {}
                 for entry in entries:
-                    self._apply(tx, entry, epochs)
+                    self._apply(entry, epochs, alone=len(entries) == 1)
                 tx.control("COMMIT")
         except StoreError as error:
             return self._failed(entries, places, error)
@@ -128,21 +128,24 @@ class Journal:
         self._answer(entries)
         return []
 
-    def _apply(self, tx: Tx, entry: _Entry, epochs: dict[str, int | None]) -> None:
+    def _apply(self, entry: _Entry, epochs: dict[str, int | None], *, alone: bool) -> None:
+        """One unit; when it refuses or fails only it is undone (alone: its transaction)."""
+        tx = self._tx
         unit, position = entry.unit, entry.unit.position
         entry.result = entry.error = None
         entry.written.clear()
         if position is not None and self._fenced(tx, position, epochs):
             entry.error = Fenced(f"Run {position.run_id} was taken over by another process.")
             return
-        tx.control("SAVEPOINT unit")
+        if not alone:
+            tx.control("SAVEPOINT unit")
         try:
             tx.emitted = []
             if unit.apply is not None:
                 entry.result = unit.apply(tx)
             refusal = entry.result if isinstance(entry.result, Refusal) else None
             if refusal is not None:
-                tx.control("ROLLBACK TO unit")
+                self._undo(alone=alone)
             events = [*unit.events, *tx.emitted] if refusal is None else refusal.events
             if position is not None:
                 self._append(tx, entry, position, events)
@@ -150,9 +153,17 @@ class Journal:
             database = isinstance(error, sqlite3.Error)
             if database and not isinstance(error, sqlite3.IntegrityError):
                 raise
-            tx.control("ROLLBACK TO unit")
+            self._undo(alone=alone)
             _fail(entry, error)
-        tx.control("RELEASE unit")
+        if not alone:
+            tx.control("RELEASE unit")
+
+    def _undo(self, *, alone: bool) -> None:
+        if alone:
+            self._tx.control("ROLLBACK")
+            self._tx.control("BEGIN IMMEDIATE")
+        else:
+            self._tx.control("ROLLBACK TO unit")
 
     def _fenced(self, tx: Tx, position: Position, epochs: dict[str, int | None]) -> bool:
         run_id = position.run_id
