@@ -6,6 +6,7 @@ status, a reason and a report; and nothing stays reserved by a run that is over.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from roadworthy.messages import Message
 from roadworthy.result import Approval, EndStatus, Reason, Report, RunResult, WaitStatus
 from roadworthy.run import Done, RecordEnds, Run, Stop, Suspend, Wait
 from roadworthy.store import runs, waits
+from roadworthy.store.codec import encode_json
 from roadworthy.store.database import Tx
 from roadworthy.store.waits import WaitRow
 from roadworthy.tool_calls import ToolCalls
@@ -119,11 +121,35 @@ async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
     return await _end(run, _result(run, status, stop.reason, rendered, report), stop)
 
 
-async def suspend(run: Run, suspend: Suspend) -> RunResult[Any]:
-    """The run becomes a row that a person's answer wakes."""
+async def checked_answer(run: Run, desk: Desk, text: str, output: object) -> Checked:
+    """What the user sees of an answer, and the fields of a typed one beside its text."""
+    key = f"turn/{run.turn}/checked"
+    verdict = await checked(run, "output", text, key)
+    plain = None if desk.output is None else desk.output.plain(output)
+    if verdict.verdict.action != "allow" or not isinstance(plain, dict) or "text" not in plain:
+        return verdict
+    rest = encode_json({name: value for name, value in plain.items() if name != "text"}).decode()
+    beside = await checked(run, "output", rest, f"{key}_fields")
+    if beside.verdict.action == "allow" and beside.text == rest:
+        return verdict
+    if beside.verdict.action == "allow":
+        why = "A field of it holds what must not be shown; leave that out."
+        return Checked(text, Verdict.revise(why), ())
+    return beside
+
+
+async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
+    """The run becomes a row that a person's answer wakes; a question is checked like an answer."""
     if run.differences is not None:
         return _result(run, "waiting", "waiting", "", Report())
     await run.flushed()
+    for wait in suspend.waits:
+        if wait.kind == "user":
+            verdict = await checked(run, "output", str(wait.detail), f"{wait.key}/asked")
+            if verdict.verdict.action != "allow":
+                return await close(run, desk, Stop("guardrail", verdict.verdict.text))
+            asked = dataclasses.replace(wait, detail=verdict.text)
+            suspend = Suspend([asked if w is wait else w for w in suspend.waits])
     approvals = tuple(_approval(run, w) for w in suspend.waits if w.kind != "user")
     question = next((str(w.detail) for w in suspend.waits if w.kind == "user"), None)
     report = Report(done=_done(run), missing=tuple(w.reason or "an answer" for w in suspend.waits))

@@ -252,8 +252,10 @@ def _check_ids(request: Request) -> None:
             continue
         if not isinstance(value, str) or not value:
             raise RunError(f"{name}={value!r}: give a text that is not empty, or leave it out.")
-        if not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise RunError(f"{name}={value!r} is no valid Unicode text.")
+        if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in value):
+            raise RunError(
+                f"{name}={value!r}: no valid Unicode text, or it has control characters."
+            )
 
 
 def _check_owner(tx: Tx, request: Request) -> None:

@@ -83,6 +83,8 @@ class Keeper:
                     await self.start_unfinished()  # also what was left while the store was full
             except StoreError as error:
                 log.warning("the store is not kept just now: %s", error)
+            except Exception:  # border: housekeeping goes on, whatever one round met
+                log.exception("housekeeping failed; it is tried again")
 
     async def _listen(self) -> None:
         """Another process's commit changes SQLite's data_version; then look what it left."""
@@ -96,6 +98,8 @@ class Keeper:
                 self._seen = version
             except StoreError as error:
                 log.warning("commands cannot be read: %s", error)
+            except Exception:  # border: as above
+                log.exception("what other processes left cannot be carried out; tried again")
 
     async def hear(self) -> None:
         """Carry out what was left for runs of this process, and start what is executable."""
@@ -114,7 +118,7 @@ class Keeper:
 
             def answer(tx: Tx, wait_id: str = wait_id) -> None:
                 wait = waits.by_id(tx, wait_id)
-                if wait is not None:
+                if wait is not None and wait.kind == "approval":
                     row = runs.get(tx, wait.run_id)
                     seal = Seal(runs.tenant_key_of(tx, row.tenant))
                     reply = {"decision": "reject", "by": "", "note": "Nobody decided in time."}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from roadworthy.ending import Desk, answered, checked, close, suspend
+from roadworthy.ending import Desk, answered, checked_answer, close, suspend
 from roadworthy.guardrails.loops import LoopGuard
 from roadworthy.result import RunResult
 from roadworthy.run import Run, Stop, Suspend
@@ -44,7 +44,7 @@ async def converse(run: Run, desk: Desk) -> RunResult[Any]:
                     run.messages.append(await heard(run, carried))
                     await watch(run, guard, carried)  # the same state again?
                 case Answer(text, output):
-                    verdict = await checked(run, "output", text, f"turn/{run.turn}/checked")
+                    verdict = await checked_answer(run, desk, text, output)
                     if verdict.verdict.action == "allow":
                         return await answered(run, desk, verdict.text, output)
                     revisions = object_to(run, verdict.verdict, revisions)
@@ -57,6 +57,6 @@ async def converse(run: Run, desk: Desk) -> RunResult[Any]:
                 case Escalate(why, text):
                     return await close(run, desk, Stop("escalated", why, text=text))
     except Suspend as waits:
-        return await suspend(run, waits)
+        return await suspend(run, desk, waits)
     except Stop as stop:
         return await close(run, desk, stop)

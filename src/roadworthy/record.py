@@ -158,7 +158,7 @@ def _answers(waits: Sequence[WaitRow]) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for wait in waits:
         if wait.answered_at is not None and wait.answer is not None:
-            answer = dict(wait.answer)
+            answer = dict(wait.answer) | {"arguments_hash": wait.arguments_hash}
             if "input" in answer:
                 answer["input"] = msgspec.convert(answer["input"], Message)
             found[wait.key] = answer

@@ -150,8 +150,12 @@ class Runtime:
 
     @property
     def patterns(self) -> tuple[Agent[Any, Any], ...]:
-        """What was registered when this runtime was made."""
+        """What this runtime was made with, or was given by `register`."""
         return self._patterns
+
+    def register(self, *patterns: Agent[Any, Any]) -> None:
+        """Add patterns that this process can execute and resume, before it is opened."""
+        self._patterns += patterns
 
     # --- running -------------------------------------------------------------------------
 

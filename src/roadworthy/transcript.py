@@ -20,7 +20,7 @@ from roadworthy.events import (
     RunStarted,
     ToolOutcome,
 )
-from roadworthy.messages import Message, Text, ToolResult
+from roadworthy.messages import File, Message, Text, ToolResult
 
 INPUT_CHECKED = "input/checked"
 REFUSED = "(This message was not accepted.)"
@@ -68,7 +68,12 @@ def transcript(events: Iterable[RunEvent]) -> list[Message]:
         elif isinstance(event, ToolOutcome):
             results[event.key] = event.result
         elif isinstance(event, InputReceived):
-            results[event.key] = ToolResult(tool="ask_user", call_id="", content=event.input.text)
+            results[event.key] = ToolResult(
+                tool="ask_user",
+                call_id="",
+                content=event.input.text,
+                files=tuple(part for part in event.input.parts if isinstance(part, File)),
+            )
         elif isinstance(event, Noted):
             _as_checked(event, messages, results)
         elif isinstance(event, LoopNoticed):

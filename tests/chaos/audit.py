@@ -112,7 +112,7 @@ class Audit:
         )
         for state, nanos, tokens, paid, used, accounts in self.store.execute(query):
             for account in filter(None, accounts.split("\n")):
-                usd = account.endswith("usd")
+                usd = account.endswith('"usd"]')
                 held[account] += (nanos if usd else tokens) if state == "held" else 0
                 charged = paid if usd else used
                 (assumed if state == "assumed" else settled)[account] += charged

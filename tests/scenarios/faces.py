@@ -129,30 +129,44 @@ class Terminal:
 
     def expect(self, text: str) -> str:
         """Read until this text comes. Returns what came before it."""
-        while text not in self.seen:
-            ready, _, _ = select.select([self.master], [], [], SECONDS)
-            assert ready, f"{text!r} never came; seen: {self.seen!r}"
-            self.seen += os.read(self.master, 65_536).decode("utf-8", "replace")
+        assert self.comes(text, SECONDS), f"{text!r} never came; seen: {self.seen!r}"
         before, _, self.seen = self.seen.partition(text)
         return before
+
+    def comes(self, text: str, seconds: float) -> bool:
+        """Whether this text comes, with no longer silence than this."""
+        while text not in self.seen:
+            ready, _, _ = select.select([self.master], [], [], seconds)
+            if not ready:
+                return False
+            try:
+                self.seen += os.read(self.master, 65_536).decode("utf-8", "replace")
+            except OSError:  # the command is over
+                return False
+        return True
 
     def type(self, line: str) -> None:
         """A line and Enter."""
         os.write(self.master, f"{line}\n".encode())
 
-    def interrupt(self) -> None:
-        """Ctrl+C."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, until: str) -> None:
+        """Ctrl+C, pressed again where it fell between a prompt and the read behind it."""
+        for _ in range(10):
+            self.process.send_signal(signal.SIGINT)
+            if self.comes(until, 2.0):
+                break
+        self.expect(until)
 
-    def close(self) -> int:
+    def ended(self) -> int:
         """The exit code, once it is over."""
-        try:
-            return self.process.wait(SECONDS)
-        finally:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait(SECONDS)
-            os.close(self.master)
+        return self.process.wait(SECONDS)
+
+    def close(self) -> None:
+        """Whatever became of it, nothing is left."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(SECONDS)
+        os.close(self.master)
 
 
 class Server:

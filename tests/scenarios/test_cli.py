@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from tests.scenarios.faces import Place, Server, Terminal, environment
+
+Chatting: TypeAlias = Callable[[str], Terminal]
 
 
 @pytest.fixture
@@ -23,6 +26,20 @@ def server(place: Place) -> Iterator[Server]:
     served = Server(place)
     yield served
     served.close()
+
+
+@pytest.fixture
+def chatting(place: Place) -> Iterator[Chatting]:
+    """Opens a chat with an agent."""
+    opened: list[Terminal] = []
+
+    def chat(agent: str) -> Terminal:
+        opened.append(Terminal(place, "chat", "desk.py", "--agent", agent))
+        return opened[-1]
+
+    yield chat
+    for terminal in opened:
+        terminal.close()
 
 
 # --- run --------------------------------------------------------------------------------------
@@ -158,20 +175,20 @@ def test_replay_says_whether_a_change_would_show(place: Place) -> None:
 # --- chat -------------------------------------------------------------------------------------
 
 
-def test_chat_streams_answers_of_one_conversation(place: Place) -> None:
-    chat = Terminal(place, "chat", "desk.py", "--agent", "desk")
+def test_chat_streams_answers_of_one_conversation(chatting: Chatting) -> None:
+    chat = chatting("desk")
     chat.expect("you> ")
     chat.type("Where is it?")
     chat.expect("Two lamps.")
     chat.expect("you> ")
     chat.type("/quit")
     chat.expect("roadworthy runs show run_")
-    assert chat.close() == 0
+    assert chat.ended() == 0
 
 
 @pytest.mark.requirement("ORC-1")
-def test_chat_asks_for_approval_and_takes_an_edit(place: Place) -> None:
-    chat = Terminal(place, "chat", "desk.py", "--agent", "payer")
+def test_chat_asks_for_approval_and_takes_an_edit(place: Place, chatting: Chatting) -> None:
+    chat = chatting("payer")
     chat.expect("you> ")
     chat.type("Refund A-17.")
     assert '"euros": 40' in chat.expect("[a]pprove")
@@ -189,13 +206,13 @@ def test_chat_asks_for_approval_and_takes_an_edit(place: Place) -> None:
     chat.expect("It is on its way.")
     chat.expect("you> ")
     chat.type("/quit")
-    assert chat.close() == 0
+    assert chat.ended() == 0
     assert (place.folder / "bank.txt").read_text() == "A-17 30\n"
 
 
 @pytest.mark.requirement("ORC-1")
-def test_chat_answers_a_question_in_the_same_run(place: Place) -> None:
-    chat = Terminal(place, "chat", "desk.py", "--agent", "asker")
+def test_chat_answers_a_question_in_the_same_run(place: Place, chatting: Chatting) -> None:
+    chat = chatting("asker")
     chat.expect("you> ")
     chat.type("Cancel my order.")
     chat.expect("Which order?")
@@ -204,24 +221,22 @@ def test_chat_answers_a_question_in_the_same_run(place: Place) -> None:
     assert "Which order?" not in chat.expect("Thank you.")
     chat.expect("you> ")
     chat.type("/quit")
-    assert chat.close() == 0
+    assert chat.ended() == 0
     assert len(place.runs()) == 1
 
 
-def test_ctrl_c_cancels_the_answer_and_twice_leaves(place: Place) -> None:
-    chat = Terminal(place, "chat", "desk.py", "--agent", "hanger")
+def test_ctrl_c_cancels_the_answer_and_twice_leaves(chatting: Chatting) -> None:
+    chat = chatting("hanger")
     chat.expect("you> ")
     chat.type("Go.")
     chat.expect("hanging")
-    chat.interrupt()
-    chat.expect("Cancelling")
+    chat.interrupt("Cancelling")
     chat.expect("stopped (cancelled)")
     chat.expect("you> ")
-    chat.interrupt()
-    chat.expect("Ctrl+C again leaves.")
-    chat.interrupt()
-    chat.expect("roadworthy runs show run_")
-    assert chat.close() == 0
+    chat.interrupt("Ctrl+C again leaves.")
+    chat.expect("you> ")
+    chat.interrupt("roadworthy runs show run_")
+    assert chat.ended() == 0
 
 
 # --- help -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from roadworthy.agent import Agent
 from roadworthy.api.bodies import Result, RunRequest
 from roadworthy.api.problems import ApiError
 from roadworthy.context import User
+from roadworthy.errors import ConfigurationError
 from roadworthy.result import ENDS
 from roadworthy.runtime import Runtime
 
@@ -36,14 +37,19 @@ class Desk:
                 f"No agent {request.agent!r} is served here.",
                 f"Use one of: {', '.join(sorted(self.agents))}.",
             )
-        return await self.rt.start(
-            agent,
-            request.user_input(),
-            user=User(request.user, request.tenant),
-            conversation=request.conversation,
-            key=key,
-            options=request.options.options(agent.limits),
-        )
+        try:
+            return await self.rt.start(
+                agent,
+                request.user_input(),
+                user=User(request.user, request.tenant),
+                conversation=request.conversation,
+                key=key,
+                options=request.options.options(agent.limits),
+            )
+        except ConfigurationError as error:
+            if request.options.model is None:
+                raise
+            raise ApiError(422, "unknown_model", str(error)) from error
 
     async def latest(self, run_id: str) -> Result | None:
         """What a run came to or waits for; None while it executes."""

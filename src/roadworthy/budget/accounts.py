@@ -6,9 +6,11 @@ UTC ones, so the same moment always means the same account.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
+from urllib.parse import quote
 
 from roadworthy.clock import moment
 from roadworthy.limits import Budget, Limits, Scope, Window
@@ -62,14 +64,18 @@ class Bearer:
         Users and conversations are named with their tenant: equal ids of two tenants are strangers.
         """
         if scope == "conversation":
-            return None if self.conversation is None else f"{self.tenant}/{self.conversation}"
+            return None if self.conversation is None else self._named(self.conversation)
         return {
             "run": self.run_id,
-            "user": f"{self.tenant}/{self.user}",
+            "user": self._named(self.user),
             "agent": self.agent,
             "tenant": self.tenant,
             "global": "all",
         }[scope]
+
+    def _named(self, own: str) -> str:
+        """With the tenant in front, so that no two pairs read alike."""
+        return f"{quote(self.tenant, safe='')}/{quote(own, safe='')}"
 
 
 def bearer_of(run: Run) -> Bearer:
@@ -90,7 +96,7 @@ def accounts_of(bearer: Bearer, budgets: Sequence[Budget], now: int) -> tuple[Ac
     found = [*_of_unit("run", bearer.run_id, "total", "", limits)]
     for budget in budgets:
         subject = bearer.subject(budget.scope)
-        if subject is None or (budget.of is not None and not _is_of(budget, subject)):
+        if subject is None or (budget.of is not None and not _is_of(budget, bearer, subject)):
             continue
         bucket = bearer.run_id if budget.window == "request" else _bucket(budget.window, now)
         found += _of_unit(budget.scope, subject, budget.window, bucket, budget)
@@ -112,16 +118,17 @@ def _of_unit(
         yield _account(scope, subject, window, bucket, "tokens", bound.tokens)
 
 
-def _is_of(budget: Budget, subject: str) -> bool:
-    """`of` names a subject; users and conversations also without their tenant."""
-    return budget.of in (subject, subject.rpartition("/")[2])
+def _is_of(budget: Budget, bearer: Bearer, subject: str) -> bool:
+    """`of` names a subject; users and conversations by their own id or as `tenant/id`."""
+    bare = {"user": bearer.user, "conversation": bearer.conversation}.get(budget.scope)
+    return budget.of in ((subject,) if bare is None else (bare, f"{bearer.tenant}/{bare}"))
 
 
 def _account(
     scope: Scope, subject: str, window: Window, bucket: str, unit: Unit, cap: int
 ) -> Account:
     return Account(
-        "\x1f".join((scope, subject, window, bucket, unit)),
+        json.dumps([scope, subject, window, bucket, unit]),  # no id can spell another one
         scope,
         subject,
         window,

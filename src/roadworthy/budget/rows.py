@@ -175,7 +175,7 @@ def release_all(tx: Tx, run_id: str, reserve: str) -> None:
 def _settle_account(
     tx: Tx, account_id: str, reserved: Amount, actual: Amount, state: str, key: str
 ) -> None:
-    unit = account_id.rpartition("\x1f")[2]
+    unit = "usd" if account_id.endswith('"usd"]') else "tokens"
     charged = actual.of(unit)
     row = tx.one(
         _SETTLE,

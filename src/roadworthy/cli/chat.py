@@ -24,7 +24,8 @@ from roadworthy.runtime import Runtime
 from roadworthy.trace import plain_json
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-_DECISIONS: dict[str, Decision] = {"a": "approve", "e": "edit", "r": "reject", "s": "respond"}
+_LETTERS: dict[str, Decision] = {"a": "approve", "e": "edit", "r": "reject", "s": "respond"}
+_DECISIONS: dict[str, Decision] = _LETTERS | {word: word for word in _LETTERS.values()}
 
 
 @app.command()
@@ -108,9 +109,7 @@ class _Talk:
         self.err.print(clean(approval.reason), style="bright_black")
         while True:
             chosen = self._ask("[a]pprove, [e]dit, [r]eject, re[s]pond> ").strip().lower()
-            decision = _DECISIONS.get(chosen) or _DECISIONS.get(chosen[:1] if chosen else "")
-            if chosen in _DECISIONS.values():
-                decision = next(d for d in _DECISIONS.values() if d == chosen)
+            decision = _DECISIONS.get(chosen)
             if decision is None:
                 continue
             try:

@@ -6,6 +6,7 @@ whichever command asks.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import logging
@@ -53,6 +54,8 @@ def find(target: str) -> Found:
     rt = _runtime(module, target)
     registered = {} if rt is None else {agent.name: agent for agent in rt.patterns}
     agents = own | registered
+    if rt is not None:
+        rt.register(*(agent for name, agent in own.items() if name not in registered))
     if not agents:
         raise ConfigurationError(
             f"{target} has no agent at its top level. Declare one: "
@@ -89,14 +92,24 @@ def _load(target: str) -> ModuleType:
 def _load_file(path: Path, target: str) -> ModuleType:
     if not path.is_file():
         raise ConfigurationError(f"There is no file {target}.")
-    sys.path.insert(0, str(path.parent))  # so that it imports what lies beside it
+    for folder in (_root(path), path.parent):  # so that it imports what lies beside it
+        sys.path.insert(0, str(folder))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ConfigurationError(f"{target} is no Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    with contextlib.redirect_stdout(sys.stderr):  # what it prints is not the command's answer
+        spec.loader.exec_module(module)
     return module
+
+
+def _root(path: Path) -> Path:
+    """The folder that the file's package lies in."""
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        folder = folder.parent
+    return folder
 
 
 def _why(error: Exception, target: str) -> str:

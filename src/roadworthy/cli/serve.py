@@ -59,6 +59,7 @@ def _bound(host: str, port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
+        sock.listen()  # who reads the address may connect at once
     except OSError as error:
         sock.close()
         raise ConfigurationError(

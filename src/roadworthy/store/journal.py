@@ -22,7 +22,7 @@ from sqlalchemy import bindparam, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from roadworthy.clock import Clock
-from roadworthy.errors import Fenced, StoreError, StoreUnavailable
+from roadworthy.errors import Fenced, RunError, StoreError, StoreUnavailable
 from roadworthy.events import RunEvent
 from roadworthy.run import Position, Refusal, Unit
 from roadworthy.store import schema
@@ -154,7 +154,7 @@ class Journal:
             if database and not isinstance(error, sqlite3.IntegrityError):
                 raise
             self._undo(alone=alone)
-            _fail(entry, error)
+            _fail(entry, _named(error))
         if not alone:
             tx.control("RELEASE unit")
 
@@ -266,6 +266,13 @@ def _parted(entries: list[_Entry]) -> tuple[list[_Entry], list[_Entry]]:
         if stays and position is not None:
             runs.add(position.run_id)
     return kept, given_up
+
+
+def _named(error: Exception) -> Exception:
+    """Broken Unicode, wherever it came in, is the caller's to mend."""
+    if isinstance(error, UnicodeEncodeError):
+        return RunError("A text holds half surrogate pairs, which cannot be stored. Clean it.")
+    return error
 
 
 def _fail(entry: _Entry, error: BaseException) -> _Entry:

@@ -84,8 +84,8 @@ def leave(tx: Tx, me: Owner) -> None:
 
 def _is_dead(boot: str, pid: int, me: Owner) -> bool:
     """Whether the holder was a process of this machine that is gone."""
-    if boot.partition("/")[0] != me.boot.partition("/")[0]:
-        return False  # another machine, or before a restart: only expiry tells
+    if boot != me.boot:
+        return False  # another machine or container, or before a restart: only expiry tells
     if pid == me.pid:
         return False
     try:
@@ -106,7 +106,9 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _boot() -> str:
+    """Names the boot and the space in which process ids mean something (containers have own)."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return f"host-{os.uname().nodename}"

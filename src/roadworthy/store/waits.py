@@ -76,6 +76,11 @@ _DO_COMMANDS = Statement(
 )
 _ADD_PAYLOAD = Statement(upsert(s.payload).on_conflict_do_nothing())
 _ADD_COMMAND = Statement(insert(s.command), columns=["run_id", "kind", "by", "at"])
+_COMMANDS_OF_RUN = Statement(
+    select(s.command.c.id, s.command.c.run_id, s.command.c.kind, s.command.c.by)
+    .where(s.command.c.run_id == _P("run_id"), s.command.c.done_at.is_(None))
+    .order_by(s.command.c.id)
+)
 _COMMANDS = Statement(
     select(s.command.c.id, s.command.c.run_id, s.command.c.kind, s.command.c.by)
     .where(s.command.c.done_at.is_(None))
@@ -160,7 +165,8 @@ def do_command(tx: Tx, command_id: int, now: int) -> None:
 
 def commands_for(tx: Tx, run_id: str) -> Sequence[tuple[int, str, str, str]]:
     """The commands left for one run."""
-    return [command for command in commands(tx) if command[1] == run_id]
+    found = tx.rows(_COMMANDS_OF_RUN, run_id=run_id)
+    return [(row[0], row[1], row[2], row[3]) for row in found]
 
 
 def _stow(tx: Tx, value: object, seal: Seal) -> str:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from roadworthy.events import ApprovalDecided
 from roadworthy.messages import ToolCall
-from roadworthy.run import Done, Run, Suspend, Wait
+from roadworthy.run import Done, Run, Stop, Suspend, Wait
 from roadworthy.tool_calls.plan import Planned
 
 
@@ -30,6 +30,10 @@ async def asks_whom(run: Run, planned: Planned) -> str | None:
     asks = await run.value(
         f"{planned.key}/asks", lambda: rule(run.context(tool=planned.tool.name), call)
     )
+    if asks not in (None, "user", "operator"):
+        raise Stop(
+            "error", f"approval= of {planned.tool.name} said {asks!r}, not user or operator."
+        )
     return cast("str | None", asks)
 
 
@@ -51,6 +55,11 @@ async def approval(run: Run, planned: Planned, asks: str) -> ApprovalDecided | W
         answer = run.past.answers.get(key)
         if answer is None:
             raise Suspend([wait])
+        if answer["decision"] == "approve" and answer["arguments_hash"] != wait.arguments_hash:
+            raise Stop(
+                "declaration_changed",
+                f"{wait.tool} was approved with other arguments than it would run with now.",
+            )
         return Done(decided(key, wait.id, answer))
 
     try:

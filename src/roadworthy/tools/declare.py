@@ -184,7 +184,12 @@ def _hinted_context(function: Callable[..., Any]) -> bool:
 
 def _checked(made: Tool[Any], names: re.Pattern[str]) -> Tool[Any]:
     """The tool, if its fields make sense together."""
-    wrong = _wrong_name(made.name, names) or _wrong_number(made) or _wrong_effect(made)
+    wrong = (
+        _wrong_name(made.name, names)
+        or _wrong_number(made)
+        or _wrong_approval(made)
+        or _wrong_effect(made)
+    )
     if wrong:
         raise DeclarationError(f"Tool {made.name!r}: {wrong}")
     return made
@@ -208,6 +213,13 @@ def _wrong_number(made: Tool[Any]) -> str | None:
     if made.cache_ttl is not None and not made.cache_ttl > 0:
         return "cache_ttl= is in seconds and must be more than 0 (None: not cached)."
     return None
+
+
+def _wrong_approval(made: Tool[Any]) -> str | None:
+    rule: object = made.approval
+    if rule is None or rule in get_args(Asks) or callable(rule):
+        return None
+    return f'approval={rule!r} is neither "user", "operator" nor a function of run and call.'
 
 
 def _wrong_effect(made: Tool[Any]) -> str | None:
@@ -236,6 +248,8 @@ def _wrong_read(made: Tool[Any]) -> str | None:
         return None
     if not (isinstance(other, Tool) and other.effect == "read"):
         return 'fallback= must be a tool with effect="read".'
+    if other.approval is not None or other.cost_nanos:
+        return f"its fallback {other.name!r} must need no approval and cost nothing."
     ours, theirs = made.parameters.get("properties", {}), other.parameters.get("properties", {})
     if set(ours) - set(theirs) or set(other.parameters.get("required", ())) - set(ours):
         return f"its fallback {other.name!r} must take the same parameters."

@@ -52,7 +52,7 @@ class OutputReader:
         """The output from JSON text (native mode). Raises: ToolError."""
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ToolError(
                 f"The answer must be JSON of this form: {sketch(self._schema)}"
             ) from error
@@ -65,8 +65,10 @@ class OutputReader:
                 raise ToolError(f"The answer must be {sketch(self._schema)}.")
             value = value[_WRAP]
         try:
-            return self._adapter.validate_json(json.dumps(value))
-        except ValidationError as error:
+            return self._adapter.validate_json(json.dumps(value, allow_nan=False))
+        except (ValueError, RecursionError) as error:
+            if not isinstance(error, ValidationError):
+                raise ToolError("The answer must be finite JSON without NaN.") from error
             lines = [
                 f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()
             ]

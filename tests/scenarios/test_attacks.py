@@ -1,0 +1,157 @@
+"""What an attacker tried: ids that spell others' accounts, words that slip past a guardrail,
+approvals for arguments nobody saw."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from roadworthy import (
+    Agent,
+    Budget,
+    DeclarationError,
+    Limits,
+    Price,
+    RunContext,
+    Runtime,
+    ToolCall,
+    ToolError,
+    User,
+    Verdict,
+    guardrail,
+    tool,
+)
+from roadworthy.errors import RunError
+from roadworthy.testing import ScriptedModel
+
+PRICED = Price(input=1, output=10)
+
+
+@guardrail("output")
+def no_secrets(run: RunContext[None], text: str) -> Verdict:
+    return Verdict.block("secret") if "SECRET" in text else Verdict.allow()
+
+
+class Typed(BaseModel):
+    text: str
+    details: str = ""
+    share: float = 0
+
+
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder}/store.db"
+
+
+@pytest.mark.requirement("GRD-5", "CST-3")
+async def test_no_id_can_spell_another_account(tmp_path: Path) -> None:
+    desk = Agent("desk", model=ScriptedModel(lambda _: "hi", price=PRICED), limits=Limits(usd=1))
+    async with Runtime(url(tmp_path), budgets=[Budget("user", "total", usd=5)]) as rt:
+        with pytest.raises(RunError, match="user"):
+            await rt.run(desk, "x", user="x\nglobal\x1fall\x1ftotal\x1f\x1fusd\ny")
+        await rt.run(desk, "x", user='a", "total", "", "usd"]')
+        await rt.run(desk, "x", user=User("b/c", "a"))
+        await rt.run(desk, "x", user=User("c", "a/b"))
+    with sqlite3.connect(tmp_path / "store.db") as store:
+        rows = store.execute("SELECT held, settled FROM account WHERE scope = 'user'").fetchall()
+    store.close()
+    assert len(rows) == 3
+    assert all(held == 0 and settled > 0 for held, settled in rows)
+
+
+@pytest.mark.requirement("GRD-5")
+async def test_a_budget_of_one_user_binds_ids_with_slashes(tmp_path: Path) -> None:
+    desk = Agent("desk", model=ScriptedModel(lambda _: "hi", price=PRICED))
+    budgets = [Budget("user", "total", usd=0, of="org/mallory")]
+    async with Runtime(url(tmp_path), budgets=budgets) as rt:
+        assert (await rt.run(desk, "x", user="org/mallory")).reason == "budget"
+        assert (await rt.run(desk, "x", user="org/alice")).status == "completed"
+
+
+def test_a_fallback_cannot_cost_or_need_approval() -> None:
+    @tool(effect="read", approval="operator")
+    def guarded(q: str) -> str:
+        """Look deeper."""
+        return q
+
+    with pytest.raises(DeclarationError, match="approval"):
+
+        @tool(effect="read", fallback=guarded)
+        def plain(q: str) -> str:
+            """Look."""
+            raise ToolError("down")
+
+
+def test_a_misspelt_approver_is_said_at_declaration() -> None:
+    with pytest.raises(DeclarationError, match="operator"):
+
+        @tool(approval="opreator")  # type: ignore[call-overload]
+        def pay(euros: int) -> str:
+            """Pay."""
+            return "paid"
+
+
+@pytest.mark.requirement("PA1-1")
+async def test_a_question_passes_the_output_guardrails(tmp_path: Path) -> None:
+    model = ScriptedModel([ToolCall("ask_user", {"question": "the SECRET is 42, ok?"})])
+    desk = Agent("desk", model=model, guardrails=[no_secrets])
+    async with Runtime(url(tmp_path)) as rt:
+        result = await rt.run(desk, "hi", conversation="c")
+        assert result.reason == "guardrail"
+        assert "SECRET" not in result.text
+        assert result.question is None
+        assert not (await rt.replay(result.run_id)).differences
+
+
+@pytest.mark.requirement("PA1-1")
+async def test_every_field_of_a_typed_answer_is_checked(tmp_path: Path) -> None:
+    model = ScriptedModel([ToolCall("final_answer", {"text": "fine", "details": "SECRET"})])
+    desk = Agent("desk", model=model, output=Typed, guardrails=[no_secrets])
+    async with Runtime(url(tmp_path)) as rt:
+        result = await rt.run(desk, "hi")
+    assert result.reason == "guardrail"
+    assert result.output is None
+
+
+@pytest.mark.parametrize(
+    "answer", [ToolCall("final_answer", {"text": "a", "share": 1e999}), "[" * 90_000]
+)
+async def test_an_answer_no_journal_can_hold_is_written_again(
+    tmp_path: Path, answer: ToolCall | str
+) -> None:
+    model = ScriptedModel([answer, ToolCall("final_answer", {"text": "b", "share": 0.5})])
+    desk = Agent("desk", model=model, output=Typed)
+    async with Runtime(url(tmp_path)) as rt:
+        result = await rt.run(desk, "hi")
+        assert result.unwrap() == Typed(text="b", share=0.5)
+        assert (await rt.result(result.run_id)).output == Typed(text="b", share=0.5)
+
+
+@pytest.mark.requirement("REC-8")
+async def test_an_approval_covers_only_the_arguments_that_were_shown(tmp_path: Path) -> None:
+    paid: list[int] = []
+
+    @tool(name="refund", approval="operator")
+    def first(order_id: str, euros: int = 40) -> str:
+        """Pay back."""
+        paid.append(euros)
+        return "paid"
+
+    @tool(name="refund", approval="operator")
+    def redeployed(order_id: str, euros: int = 4_000) -> str:
+        """Pay back."""
+        paid.append(euros)
+        return "paid"
+
+    model = ScriptedModel([ToolCall("refund", {"order_id": "A"}), "Done."])
+    desk = Agent("desk", model=model, tools=[first])
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = (await rt.run(desk, "refund A")).waiting[0]
+    async with Runtime(url(tmp_path), patterns=[replace(desk, tools=[redeployed])]) as rt:
+        await rt.resolve(waiting.id, "approve", by="lea")
+        result = await rt.result(waiting.run_id)
+    assert paid == []
+    assert result.reason == "declaration_changed"

@@ -1,0 +1,295 @@
+"""The API in one process: runs, streams, decisions, and one shape for all that goes wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from roadworthy import Runtime
+from roadworthy.api import asgi, create_app
+from roadworthy.api.door import MOST_BYTES
+from roadworthy.errors import ConfigurationError
+from tests.unit.api.desks import runtime
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with runtime(tmp_path) as rt:
+        transport = httpx.ASGITransport(create_app(rt), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as made:
+            yield made
+
+
+JSON = {"content-type": "application/json"}
+
+
+async def post(client: httpx.AsyncClient, agent: str, **more: object) -> dict[str, Any]:
+    body = {"agent": agent, "input": "Where is A-17?"} | more
+    response = await client.post("/v1/runs", json=body)
+    assert response.status_code in (200, 202), response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def frames(response: httpx.Response) -> list[dict[str, Any]]:
+    """The events of a stream; each frame's name and id say what its data says."""
+    found = []
+    for frame in response.text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in frame.splitlines())
+        if fields:
+            event = json.loads(fields["data"])
+            assert fields["event"] == event["type"]
+            assert fields.get("id") == (str(event["seq"]) if "seq" in event else None)
+            found.append(event)
+    return found
+
+
+# --- running ----------------------------------------------------------------------------------
+
+
+async def test_a_run_is_answered_and_seen(client: httpx.AsyncClient) -> None:
+    done = await post(client, "desk", user="ana", tenant="acme", conversation="c")
+    assert (done["status"], done["text"]) == ("completed", "Two lamps.")
+    seen = (await client.get(f"/v1/runs/{done['run_id']}")).json()
+    assert seen["result"] == done
+    assert (seen["run"]["user"], seen["run"]["tenant"]) == ("ana", "acme")
+    listed = (await client.get("/v1/runs")).json()["runs"]
+    assert [run["id"] for run in listed] == [done["run_id"]]
+    said = await client.get("/v1/conversations/c", params={"user": "ana", "tenant": "acme"})
+    assert [m["role"] for m in said.json()["messages"]] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    other = await client.get("/v1/conversations/c", params={"user": "eve", "tenant": "acme"})
+    assert (other.status_code, other.json()["error"]) == (404, "unknown_conversation")
+
+
+async def test_a_background_run_is_accepted_at_once(client: httpx.AsyncClient) -> None:
+    body = {"agent": "desk", "input": "x", "background": True}
+    response = await client.post("/v1/runs", json=body)
+    assert response.status_code == 202
+    run_id = response.json()["run_id"]
+    stream = await client.get(f"/v1/runs/{run_id}/events")
+    assert frames(stream)[-1]["result"]["text"] == "Two lamps."
+
+
+async def test_files_come_as_base64(client: httpx.AsyncClient) -> None:
+    part = {"media_type": "image/png", "data": base64.b64encode(b"12345").decode(), "name": "a.png"}
+    done = await post(client, "echo", input=["See: ", part])
+    assert done["text"] == "See: , image/png of 5"
+    events = (await client.get(f"/v1/runs/{done['run_id']}/events?detail=full")).text
+    assert '"data":"5 bytes"' in events
+
+
+@pytest.mark.requirement("TOL-4")
+async def test_the_same_key_is_the_same_run_and_never_another_request(
+    client: httpx.AsyncClient,
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    body = {"agent": "desk", "input": "x"}
+    first = await client.post("/v1/runs", json=body, headers=key)
+    again = await client.post("/v1/runs", json=body, headers=key)
+    assert first.json() == again.json()
+    other = await client.post("/v1/runs", json=body | {"input": "y"}, headers=key)
+    assert (other.status_code, other.json()["error"]) == (409, "idempotency_conflict")
+    assert len((await client.get("/v1/runs")).json()["runs"]) == 1
+
+
+@pytest.mark.requirement("ORC-1")
+async def test_a_question_is_answered_in_its_conversation(client: httpx.AsyncClient) -> None:
+    asked = await post(client, "asker", conversation="c")
+    assert (asked["status"], asked["question"]) == ("waiting", "Which?")
+    done = await post(client, "asker", conversation="c", input="A-17")
+    assert (done["run_id"], done["status"]) == (asked["run_id"], "completed")
+
+
+@pytest.mark.requirement("REC-5", "CST-4")
+async def test_limits_of_a_request_and_of_a_resume_keep_the_rest(client: httpx.AsyncClient) -> None:
+    done = await post(client, "small", options={"limits": {"usd": 0.5}, "tags": {"a": "b"}})
+    assert (done["status"], done["reason"]) == ("partial", "turn_limit")
+    path = f"/v1/runs/{done['run_id']}"
+    limits = (await client.get(path)).json()["limits"]
+    assert (limits["turns"], limits["tool_calls"], limits["usd"]) == (1, 7, "0.5")
+    resumed = await client.post(f"{path}/resume", json={"limits": {"turns": 9}})
+    assert resumed.status_code == 202
+    last = frames(await client.get(f"{path}/events"))[-1]
+    assert (last["result"]["status"], last["result"]["text"]) == ("completed", "Both.")
+    assert (await client.get(path)).json()["limits"] == limits | {"turns": 9}
+    refused = await client.post(f"{path}/resume", json={})
+    assert (refused.status_code, refused.json()["error"]) == (409, "not_resumable")
+
+
+# --- deciding ---------------------------------------------------------------------------------
+
+
+async def test_an_approval_is_decided_once(client: httpx.AsyncClient) -> None:
+    held = await post(client, "payer")
+    (approval,) = held["waiting"]
+    path = f"/v1/approvals/{approval['id']}"
+    bad = {"decision": "edit", "by": "lea", "arguments": {"order_id": "A-17"}}
+    refused = await client.post(path, json=bad)
+    assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request")
+    edit = bad | {"arguments": {"order_id": "A-17", "euros": 30}}
+    assert (await client.post(path, json=edit)).status_code == 202
+    again = await client.post(path, json=edit)
+    assert (again.status_code, again.json()["error"]) == (404, "unknown_approval")
+    events = frames(await client.get(f"/v1/runs/{held['run_id']}/events?detail=full"))
+    (done,) = [e for e in events if e["type"] == "ToolSucceeded"]
+    assert done["result"]["content"].endswith("refunded 30 of A-17")
+
+
+async def test_a_waiting_run_is_cancelled(client: httpx.AsyncClient) -> None:
+    held = await post(client, "payer")
+    path = f"/v1/runs/{held['run_id']}"
+    assert (await client.post(f"{path}/cancel", json={"by": "lea"})).status_code == 202
+    last = frames(await client.get(f"{path}/events"))[-1]
+    assert (last["status"], last["reason"]) == ("stopped", "cancelled")
+
+
+# --- streams ----------------------------------------------------------------------------------
+
+
+async def test_a_stream_is_attached_again_where_it_broke(client: httpx.AsyncClient) -> None:
+    body = {"agent": "desk", "input": "x"}
+    streamed = await client.post("/v1/runs/stream", json=body)
+    events = frames(streamed)
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    assert "".join(e["text"] for e in events if e["type"] == "TextDelta") == "Two lamps."
+    path = f"/v1/runs/{streamed.headers['x-run-id']}/events"
+    recorded = [e for e in events if "seq" in e]
+    assert [e["seq"] for e in recorded] == list(range(len(recorded)))
+    for place in range(len(recorded) - 1):
+        rest = await client.get(path, headers={"Last-Event-ID": str(place)})
+        assert frames(rest) == recorded[place + 1 :]
+        assert frames(await client.get(f"{path}?after={place}")) == recorded[place + 1 :]
+    end = await client.get(path, headers={"Last-Event-ID": str(recorded[-1]["seq"])})
+    assert end.status_code == 204
+
+
+@pytest.mark.requirement("GRD-2")
+async def test_users_streams_hold_only_checked_text(client: httpx.AsyncClient) -> None:
+    done = await post(client, "desk")
+    path = f"/v1/runs/{done['run_id']}/events"
+    assert "secret of the tool" not in (await client.get(path)).text
+    assert "secret of the tool" in (await client.get(f"{path}?detail=full")).text
+
+
+@pytest.mark.requirement("OBS-1", "OBS-2", "OBS-3")
+async def test_a_trace_says_what_was_done_and_what_it_cost(client: httpx.AsyncClient) -> None:
+    done = await post(client, "desk")
+    steps = (await client.get(f"/v1/runs/{done['run_id']}/trace")).json()["steps"]
+    kinds = [step["kind"] for step in steps]
+    assert kinds == ["run", "model", "decision", "tool", "model", "decision", "run"]
+    call = steps[3]
+    assert call["detail"]["arguments"] == {"order_id": "A-17"}
+    assert call["detail"]["result"] == "A-17: secret of the tool"
+    models = [steps[1], steps[4]]
+    assert all(0 < step["settled"] <= step["reserved"] for step in models)
+    assert (models[0]["before"], models[0]["after"]) == (0, models[1]["before"])
+    assert models[1]["after"] == done["usage"]["nanos"]
+
+
+# --- what goes wrong --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent", "status", "code"),
+    [
+        ("GET", "/nothing", {}, 404, "not_found"),
+        ("PUT", "/v1/runs", {}, 405, "method_not_allowed"),
+        ("GET", "/v1/runs/none", {}, 404, "unknown_run"),
+        ("GET", "/v1/runs/none/events", {}, 404, "unknown_run"),
+        ("GET", "/v1/runs/none/trace", {}, 404, "unknown_run"),
+        ("GET", "/v1/runs?most=0", {}, 422, "invalid_request"),
+        ("POST", "/v1/runs/none/cancel", {"json": {}}, 404, "unknown_run"),
+        ("POST", "/v1/approvals/no", {"json": {"decision": "approve", "by": "x"}}, 404, None),
+        ("POST", "/v1/runs", {"json": {"agent": "no", "input": "x"}}, 404, "unknown_agent"),
+        ("POST", "/v1/runs", {"json": {"agent": "desk", "input": " "}}, 422, "invalid_request"),
+        ("POST", "/v1/runs", {"json": {"agent": "desk", "input": []}}, 422, "invalid_request"),
+        ("POST", "/v1/runs", {"json": {"agent": "desk", "input": "x", "more": 1}}, 422, None),
+        ("POST", "/v1/runs", {"json": []}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/runs",
+            {"json": {"agent": "desk", "input": "x", "options": {"model": "no"}}},
+            422,
+            "unknown_model",
+        ),
+        ("POST", "/v1/runs", {"content": b"{", "headers": JSON}, 422, "invalid_json"),
+        ("POST", "/v1/runs", {"content": b"[" * 100_000, "headers": JSON}, None, None),
+        ("POST", "/v1/runs", {"content": b"x" * (MOST_BYTES + 1)}, 413, "too_large"),
+    ],
+)
+async def test_every_error_has_one_shape(
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    sent: dict[str, Any],
+    status: int | None,
+    code: str | None,
+) -> None:
+    response = await client.request(method, path, **sent)
+    body = response.json()
+    assert 400 <= response.status_code < 500
+    assert response.status_code == (status or response.status_code)
+    assert set(body) == {"error", "message", "mend"}
+    assert body["error"] == (code or body["error"])
+    assert body["message"]
+
+
+async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * 1_000_000
+
+    response = await client.post("/v1/runs", content=endless())
+    assert response.status_code == 413
+
+
+class Troubled(Runtime):
+    """A runtime whose disk is full."""
+
+    @property
+    def trouble(self) -> str | None:
+        return "the disk is full"
+
+
+@pytest.mark.requirement("REC-7")
+async def test_health_fails_while_the_store_cannot_commit(
+    client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    assert (await client.get("/health")).json() == {"status": "ok"}
+    troubled = Troubled(patterns=runtime(tmp_path).patterns)
+    transport = httpx.ASGITransport(create_app(troubled))
+    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as asks:
+        response = await asks.get("/health")
+    assert response.status_code == 503
+    assert response.json()["message"] == "the disk is full"
+
+
+async def test_nothing_to_serve_is_said_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="no agent to serve"):
+        asgi(Runtime())
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+
+async def test_the_page_is_small_and_strict(client: httpx.AsyncClient) -> None:
+    page = await client.get("/")
+    assert (await client.get("/runs/anything")).text == page.text
+    assert len(page.content) < 20_000
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "innerHTML" not in page.text
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.text.count("http") == page.text.count("http://www.w3.org/2000/svg")
