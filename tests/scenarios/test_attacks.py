@@ -88,7 +88,7 @@ def test_a_fallback_cannot_cost_or_need_approval() -> None:
 def test_a_misspelt_approver_is_said_at_declaration() -> None:
     with pytest.raises(DeclarationError, match="operator"):
 
-        @tool(approval="opreator")  # type: ignore[call-overload]
+        @tool(approval="opreator")  # type: ignore[call-overload,untyped-decorator]
         def pay(euros: int) -> str:
             """Pay."""
             return "paid"
