@@ -134,7 +134,7 @@ class Database:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch a new file to WAL. SQLite does not wait for others here, whatever busy_timeout says."""
+    """Switch a new file to WAL. SQLite itself does not wait for others here."""
     until = time.monotonic() + BUSY_SECONDS
     while True:
         try:
