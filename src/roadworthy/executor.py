@@ -288,8 +288,8 @@ class Executor:
             events = runs.events(tx, run_id)
             history: list[Message] = []
             if row.conversation is not None:
-                for earlier in runs.runs_before(tx, row.tenant, row.conversation, row.ordinal):
-                    history += transcript(runs.events(tx, earlier))
+                for earlier in runs.events_before(tx, row.tenant, row.conversation, row.ordinal):
+                    history += transcript(earlier)
             seal = Seal(runs.tenant_key_of(tx, row.tenant))
             return Loaded(
                 row=row,

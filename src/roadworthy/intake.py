@@ -33,7 +33,7 @@ from roadworthy.run import Position, RunOptions, Unit
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
-from roadworthy.store.journal import append_outside
+from roadworthy.store.journal import add_event
 from roadworthy.store.runs import NewRun, RunRow
 from roadworthy.tools.registry import Refused
 
@@ -170,7 +170,7 @@ class Intake:
                 )
             if runs.has_later(tx, current):
                 raise NotResumable(f"The conversation of {run_id} has gone on; start a new run.")
-            append_outside(tx, run_id, event, seal, (runs.last_seq(tx, run_id) + 1, now))
+            add_event(tx, event, seal, (run_id, runs.last_seq(tx, run_id) + 1, now))
             runs.reopen(tx, run_id, now)
 
         await self._house.journal.commit(Unit(apply=apply))

@@ -15,7 +15,7 @@ from roadworthy.executor import Executor
 from roadworthy.run import Unit
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
-from roadworthy.store.database import Tx, guarded
+from roadworthy.store.database import Tx
 from roadworthy.store.ownership import RENEW_SECONDS, leave, take, this_process
 from roadworthy.tool_calls import forget_expired
 
@@ -31,13 +31,14 @@ class Keeper:
         self._house = executor.house
         self._engine = engine
         self._me = this_process(executor.house.holder)
-        self._seen = -1
         self._tasks: list[asyncio.Task[None]] = []
+        self._batches = self._foreign = -1
+        self._doubt = False
         self.owner = False
 
     async def open(self) -> None:
         """Take the lease if it is free and start what is unfinished."""
-        self._watch = self._house.database.connect()
+        self._changed = self._house.database.watch()
         await self._renew()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._keep()), loop.create_task(self._listen())]
@@ -87,19 +88,25 @@ class Keeper:
                 log.exception("housekeeping failed; it is tried again")
 
     async def _listen(self) -> None:
-        """Another process's commit changes SQLite's data_version; then look what it left."""
+        """When another process committed, look what it left."""
         while True:
             await asyncio.sleep(POLL_SECONDS)  # noqa: TID251 - a poll of a file, not of run time
             try:
-                with guarded():
-                    version = self._watch.execute("PRAGMA data_version").fetchone()[0]
-                if version != self._seen and self.owner:
+                if self._others_committed() and self.owner:
                     await self.hear()
-                self._seen = version
             except StoreError as error:
                 log.warning("commands cannot be read: %s", error)
             except Exception:  # border: as above
                 log.exception("what other processes left cannot be carried out; tried again")
+
+    def _others_committed(self) -> bool:
+        """The watch sees our own commits too; the writer's connection sees only those of others,
+        but only up to its last batch. What came after it is looked for once we are idle."""
+        journal, changed = self._house.journal, self._changed()
+        ours, told = journal.batches != self._batches, journal.foreign != self._foreign
+        self._batches, self._foreign = journal.batches, journal.foreign
+        self._doubt, before = ours and (changed or self._doubt), self._doubt
+        return told or (not ours and (changed or before))
 
     async def hear(self) -> None:
         """Carry out what was left for runs of this process, and start what is executable."""

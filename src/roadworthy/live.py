@@ -72,6 +72,10 @@ class Live:
         """Whether anybody streams this run."""
         return run_id in self._watchers
 
+    def followed(self, run_id: str) -> bool:
+        """Whether an event of this run reaches anybody: a stream, or the hook of all runs."""
+        return self._hook is not None or run_id in self._watchers
+
     def publish(self, run_id: str, event: LiveEvent | RunEvent) -> None:
         """Show an event. A watcher too far behind loses it and re-reads the journal."""
         if self._hook is not None:

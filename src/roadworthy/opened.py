@@ -52,7 +52,7 @@ class Opened:
     ) -> None:
         self.clock = clock
         self.live = Live(on_event)
-        self.journal = Journal(database, clock, self._publish)
+        self.journal = Journal(database, clock, self._publish, self._watched)
         self.threads = ToolThreads()
         self.house = House(
             database=database,
@@ -113,6 +113,10 @@ class Opened:
         return await self.house.read(
             lambda tx: (runs.get(tx, run_id), runs.events(tx, run_id, after))
         )
+
+    def _watched(self, run_id: str) -> bool:
+        """Whether anybody looks at a run's events here."""
+        return self.live.followed(run_id) or log.isEnabledFor(logging.DEBUG)
 
     def _publish(self, run_id: str, event: RunEvent) -> None:
         """A committed event, for who watches and for ROADWORTHY_LOG=debug."""

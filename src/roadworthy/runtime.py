@@ -28,7 +28,8 @@ from roadworthy.result import Decision, RunResult
 from roadworthy.run import RunOptions, Unit
 from roadworthy.settings import Settings, set_up_logging
 from roadworthy.store import migrations, runs, waits
-from roadworthy.store.database import Database, Tx
+from roadworthy.store.database import Tx
+from roadworthy.store.opening import open_database
 from roadworthy.store.runs import RunRow
 from roadworthy.transcript import transcript
 
@@ -61,7 +62,7 @@ class Runtime:
         clock: Clock | None = None,
     ) -> None:
         self._settings = Settings.from_environment()
-        self._database = Database(url or self._settings.url)
+        self._database = open_database(url or self._settings.url)
         self._patterns = tuple(patterns)
         self._catalog = Catalog(tiers or {}, prices or {}, providers or {})
         self._budgets = tuple(budgets)
@@ -388,8 +389,8 @@ class Runtime:
             if who is not None and owner != who.id:
                 return []
             found: list[Message] = []
-            for run_id in runs.runs_before(tx, tenant, conversation, None):
-                found += transcript(runs.events(tx, run_id))
+            for earlier in runs.events_before(tx, tenant, conversation, None):
+                found += transcript(earlier)
             return found
 
         return await self._open.house.read(read)

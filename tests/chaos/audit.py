@@ -23,7 +23,7 @@ from roadworthy.events import (
     ToolSucceeded,
 )
 from roadworthy.store import runs
-from roadworthy.store.database import Database
+from roadworthy.store.opening import open_database
 from tests.chaos.world import World
 
 ONCE = ("put", "lossy", "flaky", "pay", "mail", "close_account")
@@ -41,7 +41,7 @@ class Audit:
     @classmethod
     def open(cls, folder: Path) -> Audit:
         """Read everything."""
-        database = Database(f"sqlite:///{folder}/store.db")
+        database = open_database(f"sqlite:///{folder}/store.db")
         rows = database.read(lambda tx: runs.recent(tx, 1_000))
         events = {row.id: database.read(partial(runs.events, run_id=row.id)) for row in rows}
         database.close()

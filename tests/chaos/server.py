@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from roadworthy.store import migrations
-from roadworthy.store.database import Database
+from roadworthy.store.opening import open_database
 
 Drive: TypeAlias = Callable[
     [Path, Callable[[str], None], Mapping[str, Any]], Coroutine[Any, Any, None]
@@ -31,7 +31,7 @@ Drive: TypeAlias = Callable[
 def serve(drive: Drive) -> None:
     """Requests until the end of input."""
     with tempfile.TemporaryDirectory() as folder:  # what is imported on first use is imported now
-        database = Database(f"sqlite:///{folder}/warm.db")
+        database = open_database(f"sqlite:///{folder}/warm.db")
         migrations.upgrade(database)
         database.close()
     for line in sys.stdin:

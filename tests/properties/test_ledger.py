@@ -39,6 +39,7 @@ from roadworthy.store import migrations
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.journal import Journal
+from roadworthy.store.opening import open_database
 from roadworthy.testing import FakeClock, ScriptedModel
 from roadworthy.testing.scripted import Turn
 from tests.properties.books import books
@@ -118,7 +119,7 @@ async def bank(
 ) -> AsyncIterator[Bank]:
     """Open one."""
     clock, events = FakeClock(auto=auto), list[RunEvent]()
-    database = Database(f"sqlite:///{folder}/bank.db")
+    database = open_database(f"sqlite:///{folder}/bank.db")
     migrations.upgrade(database)
     journal = Journal(database, clock, lambda _, event: events.append(event))
     yield Bank(Ledger(journal, clock, budgets, 5.0), journal, database, clock, first, events)

@@ -14,7 +14,7 @@ from roadworthy import Agent, Runtime, ToolCall, tool
 from roadworthy.errors import ConfigurationError, StoreUnavailable, StoreVersionError
 from roadworthy.events import ToolSucceeded
 from roadworthy.messages import ModelRequest
-from roadworthy.store import database
+from roadworthy.store import sqlite
 from roadworthy.testing import ScriptedModel
 from tests.scenarios.world import of_kind, url
 
@@ -87,7 +87,7 @@ async def test_a_run_with_events_of_a_newer_release_is_refused_and_others_go_on(
 async def test_a_file_locked_for_long_says_who_to_look_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     async with Runtime(url(tmp_path)) as rt:
         await rt.run(desk(), "Hello")
         lock = sqlite3.connect(tmp_path / "t.db", isolation_level=None)
@@ -105,7 +105,7 @@ async def test_a_file_locked_for_long_says_who_to_look_for(
 async def test_an_outcome_in_hand_is_kept_until_the_store_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     paid: list[str] = []
     locks: list[sqlite3.Connection] = []
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from roadworthy.budget import rows
 from roadworthy.budget.accounts import Account, Amount, Bearer, accounts_of
-from roadworthy.clock import Clock
+from roadworthy.clock import MICROS, Clock
 from roadworthy.events import BudgetRefused, RunEvent
 from roadworthy.limits import Budget
 from roadworthy.run import Position, Refusal, Unit
@@ -24,6 +24,7 @@ BUSY_SECONDS = 5.0
 _POLL_SECONDS = 0.05  # other processes release too; ours wake us at once
 _MOST_KNOWN = 20_000
 _PLENTY = 2**62
+_HOUR = 3600 * MICROS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class Ledger:
         self._budgets = tuple(budgets)
         self._busy_seconds = busy_seconds
         self._known: set[tuple[str, int]] = set()
+        self._made: dict[tuple[Bearer, int], tuple[Account, ...]] = {}
         self._waiting: defaultdict[str, deque[asyncio.Event]] = defaultdict(deque)
 
     async def reserve(self, position: Position, bearer: Bearer, ask: Ask) -> Held | Exhausted:
@@ -96,7 +98,7 @@ class Ledger:
 
         A refusal is journaled as BudgetRefused. Raises: Fenced, StoreUnavailable.
         """
-        accounts = accounts_of(bearer, self._budgets, self._clock.now())
+        accounts = self._accounts(bearer)
         crowded = next((a for a in accounts if self._waiting.get(a.id)), None)
         if crowded is None:
             outcome = await self._try(position, accounts, ask, ask.full)
@@ -118,6 +120,17 @@ class Ledger:
             waiting = self._waiting.get(account.id)
             if waiting:
                 waiting[0].set()
+
+    def _accounts(self, bearer: Bearer) -> tuple[Account, ...]:
+        """Made once an hour for each bearer: every time bucket ends at a full hour."""
+        now = self._clock.now()
+        key = bearer, now // _HOUR
+        found = self._made.get(key)
+        if found is None:
+            if len(self._made) > _MOST_KNOWN:
+                self._made.clear()
+            found = self._made[key] = accounts_of(bearer, self._budgets, now)
+        return found
 
     async def _wait(
         self, position: Position, accounts: tuple[Account, ...], ask: Ask, crowded: Account
@@ -204,23 +217,19 @@ class Ledger:
         self, position: Position, accounts: tuple[Account, ...], ask: Ask, amount: Amount
     ) -> Held | _Short:
         unknown = [a for a in accounts if (a.id, a.cap) not in self._known]
+        parts = ((ask.reservation, amount), *filter(None, (ask.reserve,)))
         short: list[_Short] = []
 
-        def apply(tx: Tx) -> Held | Refusal:
-            short.clear()
+        def apply(tx: Tx) -> Held | _Short | Refusal:
             rows.ensure(tx, unknown)
             if ask.release is not None:
                 rows.settle(tx, ask.release, Amount(), "released", key=ask.key)
-            before: list[Amount] = []
-            for reservation, part in ((ask.reservation, amount), *filter(None, (ask.reserve,))):
-                tight = rows.hold(tx, position.run_id, reservation, part, accounts)
-                if tight is not None:
-                    rows.unhold(tx, accounts, before, tight, part)
-                    short.append(_shortage(tx, tight, accounts, ask))
-                    return Refusal()
-                before.append(part)
-            tx.emit(ask.intent(amount))
-            return Held(ask.reservation, amount, accounts)
+            tight = rows.hold(tx, position.run_id, parts, accounts)
+            if tight is None:
+                tx.emit(ask.intent(amount))
+                return Held(ask.reservation, amount, accounts)
+            short[:] = [_shortage(tx, tight, accounts, ask)]
+            return short[0] if ask.release is None else Refusal()  # then what it gave up comes back
 
         outcome = await self._journal.commit(Unit(position=position, apply=apply))
         if isinstance(outcome, Held):

@@ -6,15 +6,15 @@ a provider charged more than was reserved; then the truth is recorded and the ac
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from sqlalchemy import bindparam, case, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import ColumnElement, bindparam, case, insert, select, update
 
 from roadworthy.budget.accounts import Account, Amount
 from roadworthy.events import BudgetWarned, ReservationExceeded
-from roadworthy.store.database import Row, Statement, Tx
+from roadworthy.store.database import Row, Statement, Tx, upsert
 from roadworthy.store.schema import account as a
 from roadworthy.store.schema import reservation as r
 
@@ -32,50 +32,69 @@ _ENSURE = Statement(
         },
     )
 )
-_HOLD = Statement(
-    update(a)
-    .where(
-        a.c.id == _P("account_id"),
-        a.c.closed == 0,
-        a.c.settled + a.c.assumed + a.c.held + _P("amount") <= a.c.cap,
-    )
-    .values(held=a.c.held + _P("amount"))
-)
-_UNHOLD = Statement(
-    update(a).where(a.c.id == _P("account_id")).values(held=a.c.held - _P("amount"))
-)
 _STATE = Statement(
     select(a.c.cap, a.c.settled, a.c.assumed, a.c.held, a.c.closed).where(
         a.c.id == _P("account_id")
     )
 )
-_SETTLE = Statement(
-    update(a)
-    .where(a.c.id == _P("account_id"))
-    .values(
-        held=a.c.held - _P("reserved"),
-        settled=a.c.settled + _P("settled_now"),
-        assumed=a.c.assumed + _P("assumed_now"),
-    )
-    .returning(a.c.settled + a.c.assumed, a.c.cap, a.c.warned, a.c.scope, a.c.window, a.c.unit)
-)
 _WARNED = Statement(update(a).where(a.c.id == _P("account_id")).values(warned=_P("percent")))
 _CLOSE = Statement(update(a).where(a.c.id == _P("account_id")).values(closed=1))
 _RESERVE = Statement(insert(r))
-_OPEN_BY_ID = Statement(
-    select(r.c.nanos, r.c.tokens, r.c.accounts).where(
-        r.c.id == _P("reservation_id"), r.c.state == "held"
-    )
-)
+_THIS = (r.c.run_id == _P("of_run"), r.c.id == _P("reservation_id"), r.c.state == "held")
+_OPEN_BY_ID = Statement(select(r.c.nanos, r.c.tokens, r.c.accounts).where(*_THIS))
 _END = Statement(
     update(r)
-    .where(r.c.id == _P("reservation_id"), r.c.state == "held")
+    .where(*_THIS)
     .values(state=_P("state_now"), actual_nanos=_P("nanos_now"), actual_tokens=_P("tokens_now"))
     .returning(r.c.nanos, r.c.tokens, r.c.accounts)
 )
 _HELD_OF_RUN = Statement(
-    select(r.c.id, r.c.nanos, r.c.tokens).where(r.c.run_id == _P("run_id"), r.c.state == "held")
+    select(r.c.id, r.c.nanos, r.c.tokens)
+    .where(r.c.run_id == _P("of_run"), r.c.state == "held")
+    .order_by(r.c.id)
 )
+
+
+def _by_unit(prefix: str) -> ColumnElement[int]:
+    """Nano-dollars or tokens, as the account counts."""
+    return case((a.c.unit == "usd", _P(f"{prefix}_nanos", type_=a.c.held.type)),
+                else_=_P(f"{prefix}_tokens", type_=a.c.held.type))  # fmt: skip
+
+
+def _are(count: int) -> ColumnElement[bool]:
+    return a.c.id.in_([_P(f"id{i}") for i in range(count)])
+
+
+@functools.cache
+def _hold(count: int) -> Statement:
+    """All accounts of a call in one statement; those without room stay as they are."""
+    more = _by_unit("hold")
+    room = a.c.settled + a.c.assumed + a.c.held + more <= a.c.cap
+    free = update(a).where(_are(count), a.c.closed == 0, room)
+    return Statement(free.values(held=a.c.held + more).returning(a.c.id))
+
+
+@functools.cache
+def _settle(count: int) -> Statement:
+    """The end of a hold in all its accounts."""
+    return Statement(
+        update(a)
+        .where(_are(count))
+        .values(
+            held=a.c.held - _by_unit("hold"),
+            settled=a.c.settled + _by_unit("settle"),
+            assumed=a.c.assumed + _by_unit("assume"),
+        )
+        .returning(
+            a.c.id,
+            a.c.settled + a.c.assumed,
+            a.c.cap,
+            a.c.warned,
+            a.c.scope,
+            a.c.window,
+            a.c.unit,
+        )
+    )
 
 
 def ensure(tx: Tx, accounts: Iterable[Account]) -> None:
@@ -85,40 +104,48 @@ def ensure(tx: Tx, accounts: Iterable[Account]) -> None:
 
 
 def hold(
-    tx: Tx, run_id: str, reservation: str, amount: Amount, accounts: Sequence[Account]
+    tx: Tx, run_id: str, parts: Sequence[tuple[str, Amount]], accounts: Sequence[Account]
 ) -> Account | None:
-    """Reserve in every account. Returns the account where it does not fit; the caller undoes."""
-    for account in accounts:
-        if not tx.run(_HOLD, account_id=account.id, amount=amount.of(account.unit)):
-            return account
-    tx.run(
-        _RESERVE,
-        id=reservation,
-        run_id=run_id,
-        state="held",
-        nanos=amount.nanos,
-        tokens=amount.tokens,
-        actual_nanos=0,
-        actual_tokens=0,
-        accounts="\n".join(account.id for account in accounts),
-    )
+    """Reserve all parts, (id, amount) each, in every account; nothing when they do not all fit.
+
+    Returns the first account without room for them, or None.
+    """
+    total = Amount(sum(p.nanos for _, p in parts), sum(p.tokens for _, p in parts))
+    if accounts:
+        held = {row[0] for row in _change(tx, _hold, [a.id for a in accounts], hold=total)}
+        tight = next((account for account in accounts if account.id not in held), None)
+        if tight is not None:
+            if held:
+                _change(tx, _settle, sorted(held), hold=total, settle=Amount(), assume=Amount())
+            return tight
+    ids = "\n".join(account.id for account in accounts)
+    for reservation, amount in parts:
+        tx.run(
+            _RESERVE,
+            run_id=run_id,
+            id=reservation,
+            state="held",
+            nanos=amount.nanos,
+            tokens=amount.tokens,
+            actual_nanos=0,
+            actual_tokens=0,
+            accounts=ids,
+        )
     return None
 
 
-def unhold(
-    tx: Tx, accounts: Sequence[Account], before: Sequence[Amount], tight: Account, part: Amount
-) -> None:
-    """Take back what an attempt held until it met `tight`: all of `before`, some of `part`."""
-    for index, account in enumerate(accounts):
-        reached = index < accounts.index(tight)
-        mine = sum(amount.of(account.unit) for amount in before)
-        mine += part.of(account.unit) if reached else 0
-        tx.run(_UNHOLD, account_id=account.id, amount=mine)
+def _change(tx: Tx, statement: object, ids: Sequence[str], **amounts: Amount) -> list[Row]:
+    """Run a statement over these accounts with amounts by name."""
+    values: dict[str, int | str] = {f"id{i}": account for i, account in enumerate(ids)}
+    for name, amount in amounts.items():
+        values[f"{name}_nanos"], values[f"{name}_tokens"] = amount
+    made: Statement = statement(len(ids))  # type: ignore[operator]
+    return tx.rows(made, **values)
 
 
 def held(tx: Tx, reservation: str) -> Amount | None:
     """What an open reservation holds."""
-    row = tx.one(_OPEN_BY_ID, reservation_id=reservation)
+    row = tx.one(_OPEN_BY_ID, of_run=_run_of(reservation), reservation_id=reservation)
     return None if row is None else Amount(row[0], row[1])
 
 
@@ -148,6 +175,7 @@ def settle(
     """
     row = tx.one(
         _END,
+        of_run=_run_of(reservation),
         reservation_id=reservation,
         state_now=state,
         nanos_now=actual.nanos,
@@ -158,41 +186,32 @@ def settle(
     reserved = Amount(row[0], row[1])
     if actual.nanos > reserved.nanos:
         tx.emit(ReservationExceeded(key=key, reserved=reserved.nanos, actual=actual.nanos))
-    for account_id in row[2].split("\n") if row[2] else ():
-        _settle_account(tx, account_id, reserved, actual, state, key)
+    if row[2]:
+        known, unknown = (Amount(), actual) if state == "assumed" else (actual, Amount())
+        accounts = row[2].split("\n")
+        for changed in _change(tx, _settle, accounts, hold=reserved, settle=known, assume=unknown):
+            if actual.of(changed[6]) > reserved.of(changed[6]):
+                tx.run(_CLOSE, account_id=changed[0])
+            _warn(tx, changed, key)
 
 
 def release_all(tx: Tx, run_id: str, reserve: str) -> None:
     """End what an ended run still holds: its `reserve` was never used and comes back; a call of
     unknown outcome may have been charged and stands at worst case."""
-    for reservation, nanos, tokens in tx.rows(_HELD_OF_RUN, run_id=run_id):
+    for reservation, nanos, tokens in tx.rows(_HELD_OF_RUN, of_run=run_id):
         if reservation == reserve:
             settle(tx, reservation, Amount(), "released")
         else:
             settle(tx, reservation, Amount(nanos, tokens), "assumed")
 
 
-def _settle_account(
-    tx: Tx, account_id: str, reserved: Amount, actual: Amount, state: str, key: str
-) -> None:
-    unit = "usd" if account_id.endswith('"usd"]') else "tokens"
-    charged = actual.of(unit)
-    row = tx.one(
-        _SETTLE,
-        account_id=account_id,
-        reserved=reserved.of(unit),
-        settled_now=0 if state == "assumed" else charged,
-        assumed_now=charged if state == "assumed" else 0,
-    )
-    if row is None:
-        return
-    if charged > reserved.of(unit):
-        tx.run(_CLOSE, account_id=account_id)
-    _warn(tx, account_id, row, key)
+def _run_of(reservation: str) -> str:
+    """Reservations are named after their run."""
+    return reservation.partition(":")[0]
 
 
-def _warn(tx: Tx, account_id: str, row: Row, key: str) -> None:
-    spent, cap, warned, scope, window, unit = row
+def _warn(tx: Tx, row: Row, key: str) -> None:
+    account_id, spent, cap, warned, scope, window, unit = row
     reached = max((p for p in WARN_AT if cap and spent * 100 >= cap * p), default=0)
     if reached > warned:
         tx.run(_WARNED, account_id=account_id, percent=reached)

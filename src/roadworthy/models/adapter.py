@@ -133,6 +133,8 @@ class ProviderModel:
             "extra_headers": {**self.headers, **ours.extra_headers} or None,
             "extra_body": dict(ours.extra_body) or None,
         }
+        if getattr(getattr(library, "client", None), "max_retries", None) == 0:
+            del wanted["max_retries"]  # opened so: see `providers`
         refused = library.unsupported_settings
         settings: Any = {k: v for k, v in wanted.items() if v is not None and k not in refused}
         return settings  # type: ignore[no-any-return]

@@ -193,6 +193,8 @@ def _provider(provider: str, options: ProviderOptions) -> Provider[Any]:
     opened = kind(**given)
     if provider == "bedrock":
         _once(opened.client)
+    elif hasattr(opened.client, "max_retries"):
+        opened.client.max_retries = 0  # asked per request, these SDKs copy the client each time
     return opened
 
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,24 +17,23 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
-from sqlalchemy import bindparam, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import insert
 
 from roadworthy.clock import Clock
 from roadworthy.errors import Fenced, RunError, StoreError, StoreUnavailable
 from roadworthy.events import RunEvent
 from roadworthy.run import Position, Refusal, Unit
 from roadworthy.store import schema
-from roadworthy.store.codec import EventRow, Seal, encode
-from roadworthy.store.database import Database, Statement, Tx, guarded
+from roadworthy.store.codec import Seal, encode
+from roadworthy.store.database import Database, Statement, Tx
+from roadworthy.store.payloads import ADD_PAYLOAD
 
 T = TypeVar("T")
 log = logging.getLogger("roadworthy.store")
 
-_EPOCH = Statement(select(schema.run.c.epoch).where(schema.run.c.id == bindparam("run_id")))
 _ADD_EVENT = Statement(insert(schema.event))
-_ADD_PAYLOAD = Statement(upsert(schema.payload).on_conflict_do_nothing())
 _MOST_UNITS = 512
+_MOST_COLLISIONS = 20
 _RETRY_SECONDS = 0.2
 
 
@@ -48,18 +46,36 @@ class _Entry:
     written: list[tuple[int, int, RunEvent]] = field(default_factory=list)
 
 
+class _Blemish(Exception):
+    """A unit of the batch refused or failed: it must be undone alone."""
+
+
 Publish = Callable[[str, RunEvent], None]
 
 
 class Journal:
-    """Group commit. Make and close it on the event loop it serves."""
+    """Group commit. Make and close it on the event loop it serves.
 
-    def __init__(self, database: Database, clock: Clock, publish: Publish) -> None:
+    publish: told of every committed event of a run that `watched` says somebody looks at.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        publish: Publish,
+        watched: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._clock = clock
         self._publish = publish
+        self._watched = watched
         self._loop = asyncio.get_running_loop()
-        self._tx = Tx(database.connect())
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._database = database
+        self._tx = Tx(database, database.connect())
+        self._posted: list[_Entry] = []  # of this turn of the event loop
+        self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
+        self.batches = 0
+        self.foreign = 0  # changes when another process has committed before one of our batches
         self._closing = threading.Event()
         self.trouble: str | None = None
         self.on_trouble: Callable[[], None] | None = None  # called on the loop when it begins
@@ -75,8 +91,15 @@ class Journal:
         if self._closing.is_set():
             future.set_exception(StoreUnavailable("The runtime is closed."))
         else:
-            self._queue.put(_Entry(unit, future))
+            self._posted.append(_Entry(unit, future))
+            if len(self._posted) == 1:  # waking the writer costs more than many units
+                self._loop.call_soon(self._hand_over)
         return future
+
+    def _hand_over(self) -> None:
+        posted, self._posted = self._posted, []
+        if posted:
+            self._queue.put(posted)
 
     async def commit(self, unit: Unit[T]) -> T | Refusal:
         """`post`, and wait until it is durable. A cancelled caller does not undo the unit."""
@@ -85,6 +108,7 @@ class Journal:
     async def close(self) -> None:
         """Commit what is queued, then stop the writer."""
         self._closing.set()
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -105,94 +129,126 @@ class Journal:
         """Take what is queued; wait only when there is nothing to do. True: close was asked."""
         with contextlib.suppress(queue.Empty):
             while len(entries) < _MOST_UNITS:
-                entry = self._queue.get(block=not entries)
-                if entry is None:
+                posted = self._queue.get(block=not entries)
+                if posted is None:
                     return True
-                entries.append(entry)
+                entries += posted
         return False
 
     def _commit(self, entries: list[_Entry]) -> list[_Entry]:
         """One transaction. Returns the entries that must be tried again."""
-        tx = self._tx
-        places = {id(p): p.next_seq for e in entries if (p := e.unit.position)}
-        try:
-            with guarded():
-                tx.control("BEGIN IMMEDIATE")
-                epochs: dict[str, int | None] = {}
-                for entry in entries:
-                    self._apply(entry, epochs, alone=len(entries) == 1)
-                tx.control("COMMIT")
-        except StoreError as error:
-            return self._failed(entries, places, error)
-        self.trouble = None
-        self._answer(entries)
-        return []
+        database = self._database
+        places = [(p, p.next_seq) for e in entries if (p := e.unit.position)]
+        careful, collisions = False, 0
+        while True:
+            try:
+                self._try(entries, careful=careful)
+            except _Blemish:
+                careful = True
+            except database.errors as error:
+                collisions += 1
+                if not database.collided(error) or collisions > _MOST_COLLISIONS:
+                    self._undo(places)
+                    return self._failed(entries, database.translated(error))
+            else:
+                self.trouble = None
+                self._answer(entries)
+                return []
+            self._undo(places)
 
-    def _apply(self, entry: _Entry, epochs: dict[str, int | None], *, alone: bool) -> None:
-        """One unit; when it refuses or fails only it is undone (alone: its transaction)."""
-        tx = self._tx
-        unit, position = entry.unit, entry.unit.position
-        entry.result = entry.error = None
-        entry.written.clear()
-        if position is not None and self._fenced(tx, position, epochs):
-            entry.error = Fenced(f"Run {position.run_id} was taken over by another process.")
-            return
-        if not alone:
-            tx.control("SAVEPOINT unit")
+    def _try(self, entries: list[_Entry], *, careful: bool) -> None:
+        """Apply all and commit. careful: each unit can be undone by itself."""
+        tx, database = self._tx, self._database
+        database.begin(tx)
+        self.batches += 1
+        self.foreign = database.foreign(tx)
+        runs = {e.unit.position.run_id for e in entries if e.unit.position is not None}
+        epochs = database.epochs(tx, sorted(runs)) if runs else {}
+        for entry in entries:
+            entry.result = entry.error = None
+            entry.written.clear()
+            position = entry.unit.position
+            if (
+                position is not None
+                and epochs.get(position.run_id, position.epoch) != position.epoch
+            ):
+                gone = f"Run {position.run_id} was taken over by another process."
+                entry.error = Fenced(gone)
+            elif careful:
+                self._apply_alone(entry)
+            else:
+                self._apply(entry)
+        tx.flush()
         try:
-            tx.emitted = []
+            tx.control("COMMIT")
+        except database.errors:
+            if not database.committed(tx):
+                raise
+
+    def _apply(self, entry: _Entry) -> None:
+        """One unit. Raises: _Blemish: it refused or failed, what it wrote is to be undone."""
+        tx, unit = self._tx, entry.unit
+        tx.emitted = []
+        try:
             if unit.apply is not None:
                 entry.result = unit.apply(tx)
-            refusal = entry.result if isinstance(entry.result, Refusal) else None
-            if refusal is not None:
-                self._undo(alone=alone)
-            events = [*unit.events, *tx.emitted] if refusal is None else refusal.events
-            if position is not None:
-                self._append(tx, entry, position, events)
+            self._append(entry, (*unit.events, *tx.emitted))
+        except self._database.errors as error:
+            if isinstance(error, self._database.unit_errors):
+                raise _Blemish from error
+            raise
         except Exception as error:  # border: a unit's bug fails only its unit
-            database = isinstance(error, sqlite3.Error)
-            if database and not isinstance(error, sqlite3.IntegrityError):
+            raise _Blemish from error
+        if isinstance(entry.result, Refusal):
+            raise _Blemish
+
+    def _apply_alone(self, entry: _Entry) -> None:
+        """One unit; when it refuses or fails only it is undone."""
+        tx, unit = self._tx, entry.unit
+        tx.emitted = []
+        tx.control("SAVEPOINT unit")
+        place = None if unit.position is None else unit.position.next_seq
+        try:
+            if unit.apply is not None:
+                entry.result = unit.apply(tx)
+            events: Sequence[RunEvent] = (*unit.events, *tx.emitted)
+            if isinstance(entry.result, Refusal):
+                self._forget()
+                events = entry.result.events
+            self._append(entry, events)
+            tx.flush()
+        except Exception as error:  # border: a unit's bug fails only its unit
+            driver = isinstance(error, self._database.errors)
+            if driver and not isinstance(error, self._database.unit_errors):
                 raise
-            self._undo(alone=alone)
+            self._forget()
+            if unit.position is not None and place is not None:
+                unit.position.next_seq = place
             _fail(entry, _named(error))
-        if not alone:
-            tx.control("RELEASE unit")
+        tx.control("RELEASE unit")
 
-    def _undo(self, *, alone: bool) -> None:
-        if alone:
-            self._tx.control("ROLLBACK")
-            self._tx.control("BEGIN IMMEDIATE")
-        else:
-            self._tx.control("ROLLBACK TO unit")
+    def _forget(self) -> None:
+        self._tx.forget()
+        self._tx.control("ROLLBACK TO unit")
 
-    def _fenced(self, tx: Tx, position: Position, epochs: dict[str, int | None]) -> bool:
-        run_id = position.run_id
-        if run_id not in epochs:
-            row = tx.one(_EPOCH, run_id=run_id)
-            epochs[run_id] = row[0] if row else None
-        known = epochs[run_id]
-        return known is not None and known != position.epoch
+    def _undo(self, places: list[tuple[Position, int]]) -> None:
+        with contextlib.suppress(StoreError, *self._database.errors):  # it stays in trouble
+            self._database.renew(self._tx)
+        for position, place in reversed(places):  # the first unit of a run knew it first
+            position.next_seq = place
 
-    def _append(
-        self, tx: Tx, entry: _Entry, position: Position, events: Sequence[RunEvent]
-    ) -> None:
-        now, seq = self._clock.now(), position.next_seq
+    def _append(self, entry: _Entry, events: Sequence[RunEvent]) -> None:
+        position = entry.unit.position
+        if position is None:
+            return
+        tx, now, seq = self._tx, self._clock.now(), position.next_seq
         for event in events:
-            payloads: dict[str, bytes] = {}
-            row = encode(event, position.seal, payloads)
-            add_event(tx, (position.run_id, seq, now), row, payloads)
+            add_event(tx, event, position.seal, (position.run_id, seq, now))
             entry.written.append((seq, now, event))
             seq += 1
         position.next_seq = seq
 
-    def _failed(
-        self, entries: list[_Entry], places: dict[int, int], error: StoreError
-    ) -> list[_Entry]:
-        with contextlib.suppress(Exception):
-            self._tx.control("ROLLBACK")
-        for entry in entries:
-            if entry.unit.position is not None:
-                entry.unit.position.next_seq = places[id(entry.unit.position)]
+    def _failed(self, entries: list[_Entry], error: StoreError) -> list[_Entry]:
         begins, self.trouble = self.trouble is None, str(error)
         if begins:
             log.error("the store cannot commit: %s", error)
@@ -218,20 +274,20 @@ class Journal:
                 else:
                     entry.future.set_result(entry.result)
             position = entry.unit.position
-            if position is not None and entry.error is None:
+            if entry.written and position is not None and self._watched(position.run_id):
                 for seq, at, event in entry.written:
                     placed = replace(event, run_id=position.run_id, seq=seq, at=at)
                     self._publish(position.run_id, placed)
 
 
-def add_event(
-    tx: Tx, place: tuple[str, int, int], row: EventRow, payloads: dict[str, bytes]
-) -> None:
-    """Insert an encoded event and its payloads. place: (run_id, seq, at)."""
+def add_event(tx: Tx, event: RunEvent, seal: Seal, place: tuple[str, int, int]) -> None:
+    """Add an event and its payloads. place: (run id, position, microseconds UTC)."""
+    payloads: dict[str, bytes] = {}
+    row = encode(event, seal, payloads)
     for address, data in payloads.items():
-        tx.run(_ADD_PAYLOAD, id=address, data=data)
+        tx.add(ADD_PAYLOAD, id=address, data=data)
     run_id, seq, at = place
-    tx.run(
+    tx.add(
         _ADD_EVENT,
         run_id=run_id,
         seq=seq,
@@ -242,15 +298,6 @@ def add_event(
         body=row.body,
         refs=row.refs,
     )
-
-
-def append_outside(
-    tx: Tx, run_id: str, event: RunEvent, seal: Seal, place: tuple[int, int]
-) -> None:
-    """Add an event to a run that nobody executes. place: (position, microseconds UTC)."""
-    payloads: dict[str, bytes] = {}
-    row = encode(event, seal, payloads)
-    add_event(tx, (run_id, *place), row, payloads)
 
 
 def _parted(entries: list[_Entry]) -> tuple[list[_Entry], list[_Entry]]:

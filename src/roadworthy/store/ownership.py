@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import bindparam, delete, or_, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from roadworthy.clock import MICROS
-from roadworthy.store.database import Statement, Tx
+from roadworthy.store.database import Statement, Tx, upsert
 from roadworthy.store.schema import owner as o
 
 LEASE_SECONDS = 5.0

@@ -7,20 +7,23 @@ at most one active run, and a status changes only together with its event.
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, not_, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from roadworthy.errors import IdempotencyConflict, UnknownRun
 from roadworthy.events import RunEvent
 from roadworthy.result import Status
+from roadworthy.store import payloads
 from roadworthy.store import schema as s
 from roadworthy.store.codec import EventRow, decode, references
-from roadworthy.store.database import Row, Statement, Tx
+from roadworthy.store.database import Row, Statement, Tx, upsert
 
 _P = bindparam
+_ALL = 2**31 - 1
 OPEN = ("queued", "running")
 
 
@@ -189,17 +192,26 @@ _EVENTS = Statement(
     .where(s.event.c.run_id == _P("run_id"), s.event.c.seq > _P("after"))
     .order_by(s.event.c.seq)
 )
-_PAYLOAD = Statement(select(s.payload.c.data).where(s.payload.c.id == _P("address")))
-_LAST_SEQ = Statement(select(func.max(s.event.c.seq)).where(s.event.c.run_id == _P("run_id")))
-_RUNS_BEFORE = Statement(
-    select(s.run.c.id)
+_EVENTS_BEFORE = Statement(
+    select(
+        s.event.c.run_id,
+        s.event.c.seq,
+        s.event.c.at,
+        s.event.c.type,
+        s.event.c.v,
+        s.event.c.key,
+        s.event.c.body,
+        s.event.c.refs,
+    )
+    .join_from(s.run, s.event, s.event.c.run_id == s.run.c.id)
     .where(
         s.run.c.tenant == _P("tenant"),
         s.run.c.conversation == _P("conversation"),
         s.run.c.ordinal < _P("ordinal"),
     )
-    .order_by(s.run.c.ordinal)
+    .order_by(s.run.c.ordinal, s.event.c.seq)
 )
+_LAST_SEQ = Statement(select(func.max(s.event.c.seq)).where(s.event.c.run_id == _P("run_id")))
 _LATER = Statement(
     select(func.count())
     .select_from(s.run)
@@ -375,44 +387,33 @@ def conversation_user(tx: Tx, tenant: str, conversation: str) -> str | None:
     return row[0] if row else None
 
 
-def runs_before(tx: Tx, tenant: str, conversation: str, ordinal: int | None) -> list[str]:
-    """Ids of the conversation's runs in order, those before `ordinal` or all."""
-    rows = tx.rows(
-        _RUNS_BEFORE,
-        tenant=tenant,
-        conversation=conversation,
-        ordinal=2**31 - 1 if ordinal is None else ordinal,
-    )
-    return [row[0] for row in rows]
-
-
 def events(tx: Tx, run_id: str, after: int = -1) -> list[RunEvent]:
     """A run's events after a position, in order, with their payloads."""
     rows = tx.rows(_EVENTS, run_id=run_id, after=after)
-    payloads: dict[str, bytes] = {}
-    found = []
-    for seq, at, kind, v, key, body, refs in rows:
-        row = EventRow(kind, v, key, body, refs)
-        for address in references(row):
-            load_payload(tx, address, payloads)
-            load_files(tx, payloads[address], payloads)
-        found.append(decode(row, payloads, (run_id, seq, at)))
-    return found
+    return _decoded(tx, [((run_id, row[0], row[1]), EventRow(*row[2:])) for row in rows])
 
 
-def load_payload(tx: Tx, address: str, into: dict[str, bytes]) -> bytes:
-    """Fetch a payload once."""
-    if address not in into:
-        row = tx.one(_PAYLOAD, address=address)
-        into[address] = row[0] if row and row[0] is not None else b"null"
-    return into[address]
+def events_before(
+    tx: Tx, tenant: str, conversation: str, ordinal: int | None
+) -> list[list[RunEvent]]:
+    """The events of the conversation's runs in order, those before `ordinal` or all, by run."""
+    rows = tx.rows(
+        _EVENTS_BEFORE,
+        tenant=tenant,
+        conversation=conversation,
+        ordinal=_ALL if ordinal is None else ordinal,
+    )
+    found = _decoded(tx, [((row[0], row[1], row[2]), EventRow(*row[3:])) for row in rows])
+    return [list(of_run) for _, of_run in itertools.groupby(found, lambda event: event.run_id)]
 
 
-def load_files(tx: Tx, data: bytes, into: dict[str, bytes]) -> None:
-    """Fetch the files that a payload names."""
-    if b'"sha":"' in data:
-        for piece in data.split(b'"sha":"')[1:]:
-            load_payload(tx, piece[:40].decode("ascii", "replace"), into)
+def _decoded(tx: Tx, rows: Sequence[tuple[tuple[str, int, int], EventRow]]) -> list[RunEvent]:
+    """Rows as events, their payloads and files fetched together."""
+    texts: dict[str, bytes] = {}
+    payloads.fetch(tx, (ref for _, row in rows for ref in references(row)), texts)
+    named = [file for data in texts.values() for file in payloads.files_in(data)]
+    payloads.fetch(tx, named, texts)
+    return [decode(row, texts, place) for place, row in rows]
 
 
 def last_seq(tx: Tx, run_id: str) -> int:

@@ -147,15 +147,15 @@ account = Table(
 reservation = Table(
     "reservation",
     metadata,
+    Column("run_id", Text, primary_key=True),
     Column("id", Text, primary_key=True),
-    Column("run_id", Text, nullable=False),
     Column("state", Text, nullable=False),  # held | settled | assumed | released
     Column("nanos", BigInteger, nullable=False),
     Column("tokens", BigInteger, nullable=False),
     Column("actual_nanos", BigInteger, nullable=False),
     Column("actual_tokens", BigInteger, nullable=False),
     Column("accounts", Text, nullable=False),  # ids, newline-separated
-    Index("reservation_by_run", "run_id", "state"),
+    sqlite_with_rowid=False,
 )
 
 owner = Table(

@@ -12,12 +12,11 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import bindparam, delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
+from roadworthy.store import payloads
 from roadworthy.store import schema as s
 from roadworthy.store.codec import Seal
-from roadworthy.store.database import Row, Statement, Tx
-from roadworthy.store.runs import load_payload
+from roadworthy.store.database import Row, Statement, Tx, upsert
 
 _P = bindparam
 
@@ -74,7 +73,6 @@ _DO_COMMANDS = Statement(
     .where(s.command.c.run_id == _P("of_run"), s.command.c.done_at.is_(None))
     .values(done_at=_P("now"))
 )
-_ADD_PAYLOAD = Statement(upsert(s.payload).on_conflict_do_nothing())
 _ADD_COMMAND = Statement(insert(s.command), columns=["run_id", "kind", "by", "at"])
 _COMMANDS_OF_RUN = Statement(
     select(s.command.c.id, s.command.c.run_id, s.command.c.kind, s.command.c.by)
@@ -170,16 +168,12 @@ def commands_for(tx: Tx, run_id: str) -> Sequence[tuple[int, str, str, str]]:
 
 
 def _stow(tx: Tx, value: object, seal: Seal) -> str:
-    data = msgspec.json.encode(value)
-    address = seal.address(data)
-    tx.run(_ADD_PAYLOAD, id=address, data=data)
-    return address
+    return payloads.keep(tx, msgspec.json.encode(value), seal)
 
 
 def _wait_row(tx: Tx, row: Row) -> WaitRow:
     values = dict(zip(_WAIT_COLUMNS, row, strict=True))
-    cache: dict[str, bytes] = {}
-    values["detail"] = msgspec.json.decode(load_payload(tx, values["detail"], cache))
-    if values["answer"] is not None:
-        values["answer"] = msgspec.json.decode(load_payload(tx, values["answer"], cache))
+    for name in ("detail", "answer"):
+        if values[name] is not None:
+            values[name] = msgspec.json.decode(payloads.fetch_one(tx, values[name]))
     return WaitRow(**values)

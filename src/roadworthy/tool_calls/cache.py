@@ -11,13 +11,13 @@ from typing import Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import bindparam, delete, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from roadworthy.clock import MICROS
 from roadworthy.messages import ToolResult
 from roadworthy.run import Run
+from roadworthy.store import payloads
 from roadworthy.store import schema as s
-from roadworthy.store.database import Statement, Tx
+from roadworthy.store.database import Statement, Tx, upsert
 from roadworthy.tool_calls.plan import Planned
 from roadworthy.tools.results import Rendered
 
@@ -36,7 +36,6 @@ _KEEP = Statement(
         set_={"result": _new.excluded.result, "expires": _new.excluded.expires},
     )
 )
-_ADD_PAYLOAD = Statement(upsert(s.payload).on_conflict_do_nothing())
 _FORGET = Statement(delete(s.tool_cache).where(s.tool_cache.c.expires <= _P("now")))
 
 
@@ -66,10 +65,8 @@ def keep(tx: Tx, run: Run, planned: Planned, shown: Rendered) -> None:
     kept = ToolResult(
         tool=planned.tool.name, call_id="", content=shown.text, files=tuple(shown.files)
     )
-    data = msgspec.json.encode(kept)
-    address = run.position.seal.address(data)
+    address = payloads.keep(tx, msgspec.json.encode(kept), run.position.seal)
     expires = run.clock.now() + int(ttl * MICROS)
-    tx.run(_ADD_PAYLOAD, id=address, data=data)
     tx.run(_KEEP, key=_key(run, planned), result=address, expires=expires)
 
 

@@ -16,8 +16,9 @@ from roadworthy.events import Noted, RunEvent
 from roadworthy.run import Position, Refusal, Unit
 from roadworthy.store import migrations, runs, schema
 from roadworthy.store.codec import Seal
-from roadworthy.store.database import Database, Statement, Tx
+from roadworthy.store.database import Statement, Tx
 from roadworthy.store.journal import Journal
+from roadworthy.store.opening import open_database
 from roadworthy.store.runs import NewRun
 from roadworthy.testing import FakeClock
 from tests.scenarios.world import Given
@@ -29,7 +30,7 @@ class Desk:
     """A journal on a fresh store, with one run."""
 
     def __init__(self, folder: Path) -> None:
-        self.database = Database(f"sqlite:///{folder}/t.db")
+        self.database = open_database(f"sqlite:///{folder}/t.db")
         migrations.upgrade(self.database)
         self.published: list[RunEvent] = []
         self.journal = Journal(
@@ -155,7 +156,7 @@ async def test_after_closing_nothing_is_taken_but_what_was_posted_is_written(
 async def test_while_the_store_is_in_trouble_outcomes_are_kept_in_order_and_others_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("roadworthy.store.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("roadworthy.store.sqlite.BUSY_SECONDS", 0.05)
     made = Desk(tmp_path)
     await made.add_run()
     troubled = asyncio.Event()

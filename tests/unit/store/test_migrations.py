@@ -13,12 +13,12 @@ from sqlalchemy import create_engine
 
 from roadworthy.errors import StoreVersionError
 from roadworthy.store import migrations
-from roadworthy.store.database import Database
+from roadworthy.store.opening import open_database
 from roadworthy.store.schema import metadata
 
 
 def test_a_migrated_store_has_the_schema_of_the_code(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/s.db")
+    database = open_database(f"sqlite:///{tmp_path}/s.db")
     migrations.upgrade(database)
     database.close()
     engine = create_engine(f"sqlite:///{tmp_path}/s.db")
@@ -32,7 +32,7 @@ def test_processes_that_open_a_new_store_together_migrate_it_once(tmp_path: Path
     failures: list[BaseException] = []
 
     def open_it() -> None:
-        database = Database(f"sqlite:///{tmp_path}/s.db")
+        database = open_database(f"sqlite:///{tmp_path}/s.db")
         try:
             migrations.upgrade(database)
         except BaseException as error:  # noqa: BLE001 - collected for the assertion
@@ -49,7 +49,7 @@ def test_processes_that_open_a_new_store_together_migrate_it_once(tmp_path: Path
 
 
 def test_a_store_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/s.db")
+    database = open_database(f"sqlite:///{tmp_path}/s.db")
     migrations.upgrade(database)
     with sqlite3.connect(tmp_path / "s.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")

@@ -123,17 +123,17 @@ def _payload() -> None:
 def _reservation() -> None:
     op.create_table(
         "reservation",
-        sa.Column("id", sa.Text(), nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("nanos", sa.BigInteger(), nullable=False),
         sa.Column("tokens", sa.BigInteger(), nullable=False),
         sa.Column("actual_nanos", sa.BigInteger(), nullable=False),
         sa.Column("actual_tokens", sa.BigInteger(), nullable=False),
         sa.Column("accounts", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("run_id", "id"),
+        sqlite_with_rowid=False,
     )
-    op.create_index("reservation_by_run", "reservation", ["run_id", "state"], unique=False)
 
 
 def _run() -> None:
