@@ -107,6 +107,7 @@ async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
     if run.differences is None:
         await run.flushed()
         await desk.models.assume_open(run)
+        await desk.tools.assume_open(run)
     text = stop.text or ""
     if not text and stop.reason in LIMITS and run.reserved:
         text = await _closing_answer(run, desk, stop)

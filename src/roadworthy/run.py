@@ -174,7 +174,7 @@ class Known:
     """How much of the messages a model has counted exactly, and their running hash."""
 
     model: str = ""
-    fixed: int = -1
+    head: bytes = b""
     counted: int = 0
     tokens: int = 0
     hash: bytes = b""
@@ -190,6 +190,7 @@ class Past:
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     earlier_seconds: float = 0.0
     reopened: int = 0
+    reopened_at: int = -1  # place of the last reopening among the events
     earlier_limits: Sequence[tuple[int, Limits]] = ()  # (last turn they governed, limits)
     earlier_ends: Sequence[tuple[int, RunEvent]] = ()  # (last turn, closing call) of reopened ends
     reserved: bool = False
@@ -296,7 +297,7 @@ class Run:
         if self.differences is not None:
             raise RecordEnds(events[0].key if events else "")
         for event in events:
-            if isinstance(event, ModelFailed):
+            if isinstance(event, ModelFailed | ToolAttemptFailed):
                 self.meter.count(event)
         unit = Unit(position=self.position, events=events, apply=also, must=must)
         result = await self._journal.commit(unit)
