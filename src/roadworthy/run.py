@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 from roadworthy.agent import Agent
 from roadworthy.clock import Clock
 from roadworthy.context import RunContext, User
+from roadworthy.errors import StoreError
 from roadworthy.events import (
     LiveEvent,
     ModelFailed,
@@ -250,6 +251,7 @@ class Run:
         self._journal = ports.journal
         self._started = ports.clock.monotonic()
         self._pending: list[asyncio.Future[Any]] = []
+        self._lost: StoreError | None = None  # a commit that failed: nothing more is recorded
         self._scopes: set[asyncio.Timeout] = set()
 
     # --- effects -------------------------------------------------------------------------
@@ -279,6 +281,7 @@ class Run:
             self.check_cancelled()
             if self.differences is not None:
                 raise RecordEnds(key)
+            self._check_lost()
             done = await effect()
             outcome = done.outcome
             unit: Unit[Any] = Unit(
@@ -296,6 +299,7 @@ class Run:
         """Facts that satisfy no step: intents, failed attempts, notices."""
         if self.differences is not None:
             raise RecordEnds(events[0].key if events else "")
+        self._check_lost()
         for event in events:
             if isinstance(event, ModelFailed | ToolAttemptFailed):
                 self.meter.count(event)
@@ -315,11 +319,23 @@ class Run:
     async def flushed(self) -> None:
         """Wait until all outcomes of this run are durable. After a commit they are: no wait then.
 
-        Raises: Fenced, StoreUnavailable, or what a unit's `apply` raised.
+        Raises: Fenced, StoreUnavailable: again at each call, for what followed the lost outcome in
+            this process has no ground to stand on. What a unit's `apply` raised: once.
         """
-        pending, self._pending = self._pending, []
-        for future in pending:
-            await future
+        waiting = [future for future in self._pending if not future.done()]
+        if waiting:
+            await asyncio.wait(waiting)  # who is cancelled here cancels no commit
+        ended = [future for future in self._pending if future.done()]
+        self._pending = [future for future in self._pending if not future.done()]
+        errors = [error for future in ended if (error := future.exception()) is not None]
+        self._lost = next((e for e in errors if isinstance(e, StoreError)), self._lost)
+        self._check_lost()
+        if errors:
+            raise errors[0]
+
+    def _check_lost(self) -> None:
+        if self._lost is not None:
+            raise self._lost
 
     # --- what is known of earlier attempts -----------------------------------------------
 
