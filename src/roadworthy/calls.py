@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from roadworthy.agent import Model
 from roadworthy.budget import Account, Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
 from roadworthy.clock import MICROS
+from roadworthy.deadline import in_time
 from roadworthy.errors import ModelError, ModelOutcomeUnknown, ModelRejected
 from roadworthy.events import BudgetRefused, ModelFailed, ModelIntended, ModelReplied, RunEvent
 from roadworthy.limits import Phase, to_dollars
@@ -214,7 +215,7 @@ class _Trial:
             run.replace(key)
         try:
             seconds = request.settings.timeout  # the model's own affair; this is the last resort
-            async with run.interruptible(seconds + min(5.0, seconds)):
+            async with in_time(run, seconds + min(5.0, seconds)):
                 return _sound(await self.model.request(request, on_text if watch else None))
         except TimeoutError as error:
             raise ModelOutcomeUnknown(

@@ -99,6 +99,7 @@ async def answered(run: Run, desk: Desk, text: str, output: object) -> RunResult
 
 async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
     """A stop: the best answer there is, a report, an end."""
+    run.closing = True
     if run.differences is None:
         await run.flushed()
         await desk.models.assume_open(run)

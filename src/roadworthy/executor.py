@@ -379,7 +379,15 @@ class Executor:
 
 def _unvisited(run: Run) -> list[str]:
     """Recorded steps that a replay to the end never came to; how it ends is compared apart."""
-    ends = ("deliver/", "/closing/", "/closing_short/", "/closing_checked/", "/time/", "/asked")
+    ends = (
+        "deliver/",
+        "/closing/",
+        "/closing_short/",
+        "/closing_checked/",
+        "/time/",
+        "/late/",
+        "/asked",
+    )
     return [
         f"{key}: recorded, not asked for now"
         for key in run.past.outcomes

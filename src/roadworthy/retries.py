@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from roadworthy.clock import MICROS
+from roadworthy.deadline import time_is_over, time_left
 from roadworthy.errors import ModelError, ModelOutcomeUnknown, ModelRejected
 from roadworthy.events import ModelFailed, ModelIntended, RunEvent, ToolAttemptFailed
 from roadworthy.run import Run
@@ -37,10 +38,15 @@ class Backoff:
 
 
 async def rest(run: Run, until: int | None) -> None:
-    """Wait for the recorded time of the next attempt. Raises: Stop: cancelled meanwhile."""
+    """Wait for the recorded time of the next attempt.
+
+    Raises: Stop: cancelled meanwhile, or that time is past the run's own.
+    """
     if until is None:
         return
     left = (until - run.clock.now()) / MICROS
+    if max(0.0, left) > time_left(run):
+        raise await time_is_over(run)
     if left > 0:
         async with run.interruptible(None):  # no longer than any pause, if the clock was set back
             await run.clock.sleep(min(left, MOST_ASKED))

@@ -244,6 +244,7 @@ class Run:
         self.warned = 0  # per cent of the limits the model was last told about
         self.shown = ""  # the text streamed last
         self.cancelled = False
+        self.closing = False  # only the closing answer is still to come
         self.visited: set[str] = set()  # keys of the steps that were asked for
         self.barred: Stop | None = None  # why no new step may begin, recorded ones aside
         self.assumed: set[str] = set()  # reservations of dead processes, assumed in this segment
@@ -279,6 +280,8 @@ class Run:
                 verify(outcome)
         else:
             self.check_cancelled()
+            if not self.closing and self.late_key in self.past.outcomes:
+                raise self.out_of_time()
             if self.differences is not None:
                 raise RecordEnds(key)
             self._check_lost()
@@ -409,6 +412,16 @@ class Run:
         return any(self.turn <= last for last, _ in self.past.earlier_limits)
 
     @property
+    def late_key(self) -> str:
+        """Where it is on record that time was over in the middle of this turn."""
+        return f"turn/{self.turn}/late/{self.past.reopened}"
+
+    def out_of_time(self) -> Stop:
+        """The stop of a run whose time is over."""
+        why = f"The limit of {self.limits.seconds:g} active seconds is reached."
+        return Stop("time_limit", why)
+
+    @property
     def seconds(self) -> float:
         """Active time so far, earlier segments included; waiting does not count."""
         return self.meter.earlier_seconds + self.clock.monotonic() - self._started
@@ -432,7 +445,7 @@ class Run:
             raise Stop("cancelled", "The run was cancelled.")
 
     @asynccontextmanager
-    async def interruptible(self, seconds: float | None) -> AsyncIterator[None]:
+    async def interruptible(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
         """A block that a cancel or a time limit may interrupt.
 
         Raises: TimeoutError: after `seconds`. Stop: the run was cancelled meanwhile.
@@ -442,7 +455,7 @@ class Run:
             async with asyncio.timeout(seconds) as scope:
                 self._scopes.add(scope)
                 try:
-                    yield
+                    yield scope
                 finally:
                     self._scopes.discard(scope)
         except TimeoutError:

@@ -155,7 +155,7 @@ async def _check_time(run: Run) -> None:
             return Done(Noted(key=key, value="time_limit"))
 
         await run.step(key, effect)
-        raise Stop("time_limit", f"The limit of {run.limits.seconds:g} active seconds is reached.")
+        raise run.out_of_time()
 
 
 def _tell_what_is_left(run: Run) -> None:

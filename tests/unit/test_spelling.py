@@ -16,6 +16,7 @@ LIMITS: Any = Limits
 BUDGET: Any = Budget
 AGENT: Any = Agent
 TOOL: Any = tool
+REPLACE: Any = dataclasses.replace
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ TOOL: Any = tool
         ),
         (lambda: TOOL(effects="read"), "@tool has no `effects`; did you mean `effect`?"),
         (
-            lambda: dataclasses.replace(Limits(), turn=5),
+            lambda: REPLACE(Limits(), turn=5),
             "Limits has no `turn`; did you mean `turns`?",
         ),
     ],

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from roadworthy.agent import Tool
 from roadworthy.budget import Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
 from roadworthy.clock import MICROS
+from roadworthy.deadline import in_time
 from roadworthy.errors import ToolError
 from roadworthy.events import (
     ToolAttemptFailed,
@@ -185,7 +186,7 @@ class _Call:
             if self.planned.changes:  # an effect is never interrupted, only timed
                 async with asyncio.timeout(seconds):
                     return await work
-            async with self.run.interruptible(seconds):
+            async with in_time(self.run, seconds):
                 return await work
         except TimeoutError as error:
             raise AttemptFailed(
@@ -335,7 +336,7 @@ class _Call:
             return None
         context = self.run.context(self.idempotency_key, 1, other.name)
         try:
-            async with self.run.interruptible(other.timeout or self.run.limits.tool_seconds):
+            async with in_time(self.run, other.timeout or self.run.limits.tool_seconds):
                 value = await attempt(self.hands.threads, other, context, checked.values)
             shown = render(value, other.name)
         except (AttemptFailed, TimeoutError, ToolError):
