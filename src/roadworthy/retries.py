@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from roadworthy.clock import MICROS
 from roadworthy.deadline import time_is_over, time_left
 from roadworthy.errors import ModelError, ModelOutcomeUnknown, ModelRejected
-from roadworthy.events import ModelFailed, ModelIntended, RunEvent, ToolAttemptFailed
+from roadworthy.events import ModelFailed, ModelIntended, RunEvent, ToolAttemptFailed, ToolIntended
 from roadworthy.run import Run
 
 MOST_ASKED = 60.0  # of a provider that says when to come back, in seconds
@@ -93,6 +93,18 @@ class ModelTries:
             self.gone[model] -= 1
             return 0
         return max(0, most - self.used.pop(model, 0))
+
+
+def tried_before_reopening(run: Run, key: str) -> int:
+    """Attempts of a tool that count no more: a reopened run has all of them again."""
+    events = run.past.attempts.get(key, ())
+    tried = (
+        e.attempt
+        for e in events
+        if isinstance(e, ToolIntended | ToolAttemptFailed)
+        if e.seq <= run.past.reopened_at
+    )
+    return max(tried, default=0)
 
 
 def tool_retry_at(events: Iterable[RunEvent]) -> int | None:

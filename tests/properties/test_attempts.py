@@ -296,6 +296,35 @@ async def test_a_paid_read_that_a_cancel_interrupts_is_in_the_usage(tmp_path: Pa
     assert books(url)["run"] == (0, 10_000_000, 0)
 
 
+@pytest.mark.requirement("CST-3", "REC-7")
+async def test_what_a_failed_tool_cost_is_settled_before_its_fallback_is_asked(
+    tmp_path: Path,
+) -> None:
+    begun = asyncio.Event()
+
+    @tool(effect="read")
+    async def archive(item: str) -> str:
+        """Look it up in the archive."""
+        begun.set()
+        await asyncio.Event().wait()
+        return item
+
+    @tool(effect="read", cost="0.01", retries=0, fallback=archive)
+    async def search(item: str) -> str:
+        """Search, for money."""
+        raise ConnectionError("down")
+
+    model = ScriptedModel([ToolCall("search", {"item": "a"}), "done"])
+    url = f"sqlite:///{tmp_path}/s.db"
+    async with Runtime(url) as rt:
+        run_id = await rt.start(Agent("d", model=model, tools=[search]), "go")
+        await begun.wait()
+        await rt.cancel(run_id)
+        result = await rt.wait(run_id)
+    assert (result.usage.nanos, result.usage.assumed_nanos) == (10_000_000, 0)
+    assert books(url)["run"] == (10_000_000, 0, 0)
+
+
 # --- pauses and sums ----------------------------------------------------------------------
 
 

@@ -126,10 +126,12 @@ async def test_a_process_that_dies_after_the_time_was_over_still_closes(tmp_path
         assert replayed.differences == ()
 
 
-async def test_more_time_lets_it_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cost", ["0", "0.01"])
+async def test_more_time_lets_it_go_on(tmp_path: Path, cost: str) -> None:
+    """The read that was left has its only attempt again."""
     hung = [True]
 
-    @tool(effect="read")
+    @tool(effect="read", retries=0, cost=cost)
     async def look(page: int) -> str:
         """One page. page: its number."""
         if hung:

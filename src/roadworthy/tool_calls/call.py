@@ -25,7 +25,7 @@ from roadworthy.events import (
     ToolSucceeded,
 )
 from roadworthy.messages import ToolResult
-from roadworthy.retries import Backoff, rest, tool_retry_at
+from roadworthy.retries import Backoff, rest, tool_retry_at, tried_before_reopening
 from roadworthy.run import Done, Run, Stop, Suspend
 from roadworthy.store.database import Tx
 from roadworthy.tool_calls import cache
@@ -94,7 +94,7 @@ class _Call:
         self.key = planned.key
         self.idempotency_key = idempotency_key(run.id, planned.key)
         self.attempts = run.tried(planned.key)
-        self.most = 1 + self.tool.retries
+        self.most = tried_before_reopening(run, planned.key) + 1 + self.tool.retries
         self.retry_at = tool_retry_at(run.past.attempts.get(planned.key, ()))
         self.started = run.clock.monotonic()
         self.held: Held | None = None  # for the attempt that runs, or that the outcome is of
@@ -335,6 +335,9 @@ class _Call:
         if not isinstance(checked, Accepted):
             return None
         context = self.run.context(self.idempotency_key, 1, other.name)
+        if self.held is not None:  # whatever comes of the other, this attempt is over
+            why = AttemptFailed(failed.code, str(failed), applied="unknown", transient=False)
+            await self._failed(why)
         try:
             async with in_time(self.run, other.timeout or self.run.limits.tool_seconds):
                 value = await attempt(self.hands.threads, other, context, checked.values)
