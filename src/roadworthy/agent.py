@@ -31,6 +31,7 @@ from roadworthy.messages import (
     ToolCall,
     ToolSpec,
 )
+from roadworthy.spelling import spelled
 
 Deps = TypeVar("Deps", default=None)
 Output = TypeVar("Output", default=str)
@@ -160,6 +161,7 @@ Instruction: TypeAlias = "str | Callable[[RunContext[Any]], str]"
 Control: TypeAlias = Literal["ask_user", "escalate"]
 
 
+@spelled
 @dataclass(frozen=True)
 class Agent(Generic[Deps, Output]):
     """A declared agent: data, immutable. `dataclasses.replace` makes variants.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 from roadworthy.agent import Model
 from roadworthy.budget import Account, Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
 from roadworthy.clock import MICROS
+from roadworthy.deadline import in_time
 from roadworthy.errors import ModelError, ModelOutcomeUnknown, ModelRejected
 from roadworthy.events import BudgetRefused, ModelFailed, ModelIntended, ModelReplied, RunEvent
 from roadworthy.limits import Phase, to_dollars
@@ -26,13 +26,14 @@ from roadworthy.messages import Message, ModelRequest, ModelSettings, OutputSpec
 from roadworthy.models.catalog import Catalog
 from roadworthy.models.prices import Rates
 from roadworthy.models.tokens import fixed_bound, message_bound
+from roadworthy.result import Reason
+from roadworthy.retries import Backoff, ModelTries, rest
 from roadworthy.run import Done, Run, Stop
 from roadworthy.store.database import Tx
 
 ATTEMPTS_PER_MODEL = 4
 LEAST_TOKENS = 200  # a shrunk reply below this is of no use to anybody
 CLOSING_INPUT, CLOSING_OUTPUT = 6_000, 500
-_BACKOFF, _MOST_BACKOFF = 0.5, 20.0
 
 
 class BudgetExhausted(Stop):
@@ -63,6 +64,13 @@ class Asked:
         """The bound of what is sent beside the messages, in tokens."""
         return fixed_bound(self.instructions, self.tools, self.output)
 
+    @functools.cached_property
+    def head(self) -> hashlib._Hash:
+        """The hash of what is sent beside the messages; copy it to go on."""
+        begun = hashlib.sha256(self.instructions.encode("utf-8", "replace"))
+        begun.update(msgspec.json.encode([self.tools, self.output]))
+        return begun
+
 
 @dataclass
 class ModelCalls:
@@ -70,7 +78,7 @@ class ModelCalls:
 
     ledger: Ledger
     catalog: Catalog
-    random: random.Random = field(default_factory=random.Random)  # noqa: S311 - jitter
+    backoff: Backoff = field(default_factory=lambda: Backoff(first=0.5, most=20.0))
 
     async def ask(self, run: Run, asked: Asked) -> Reply:
         """The model's reply to the run's messages, from the record or by a paid call.
@@ -95,24 +103,23 @@ class ModelCalls:
         wanted = run.options.model or run.agent.model
         if asked.closing and asked.messages is not None:
             wanted = self.catalog.smallest(wanted)
-        attempt = run.tried(asked.key)
-        error: ModelError = ModelRejected("no model was tried")
+        attempt, tries = run.tried(asked.key), ModelTries.recorded(run, asked.key)
         request_hash = _request_hash(run, asked)
         for model in self.catalog.chain(wanted):
-            last = attempt + ATTEMPTS_PER_MODEL
-            while attempt < last:
+            for left in range(tries.left(model.name, ATTEMPTS_PER_MODEL), 0, -1):
+                await rest(run, tries.retry_at)
                 attempt += 1
                 trial = _Trial(self, run, asked, model, attempt, request_hash)
-                outcome = await trial.go(final=attempt == last)
+                outcome = await trial.go(ATTEMPTS_PER_MODEL - left + 1)
                 if isinstance(outcome, Done):
                     return outcome
-                error = outcome
-                if not error.retryable:
+                tries.error, tries.retry_at = outcome
+                if tries.retry_at is None:
                     break
-        raise ModelGone(
-            "model_rejected" if isinstance(error, ModelRejected) else "model_failed",
-            f"No model answered: {error}",
+        reason: Reason = (
+            "model_rejected" if isinstance(tries.error, ModelRejected) else "model_failed"
         )
+        raise ModelGone(reason, f"No model answered: {tries.error}")
 
     async def assume_open(self, run: Run) -> None:
         """The run ends: what it asked in a process that died, and asks no more, is assumed too."""
@@ -139,13 +146,6 @@ class ModelCalls:
                 failed, also=lambda tx: settle(tx, reservation, assumed, "assumed", key=key)
             )
 
-    def backoff(self, attempt: int, error: ModelError) -> float:
-        """Seconds before the next attempt: the provider's word, else exponential with jitter."""
-        if error.retry_after is not None:
-            return min(error.retry_after, 60.0)
-        wait = min(_BACKOFF * 2 ** (attempt - 1), _MOST_BACKOFF)
-        return float(wait * (0.5 + self.random.random() / 2))
-
     def closing_reserve(self, run: Run) -> tuple[str, Amount] | None:
         """What one short last answer costs at worst; held from the first paid call on."""
         model = self.catalog.chain(self.catalog.smallest(run.options.model or run.agent.model))[0]
@@ -164,8 +164,9 @@ class _Trial:
     attempt: int
     request_hash: str
 
-    async def go(self, *, final: bool) -> Done[ModelReplied] | ModelError:
-        """The outcome, or why this attempt failed (recorded, and waited for if it is retried)."""
+    async def go(self, nth: int) -> Done[ModelReplied] | tuple[ModelError, int | None]:
+        """The outcome, or why this attempt failed and when the next is due (None: the model gave
+        up), as recorded. nth: of this model's attempts."""
         run, rates = self.run, self.calls.catalog.rates(self.model)
         bound = _input_bound(run, self.asked, self.model.name)
         held = await self._reserve(rates, bound)
@@ -177,10 +178,14 @@ class _Trial:
         try:
             reply = await self._exchange(request)
         except ModelError as error:
-            await self._failed(held, error, final=final)
-            return error
+            retry_at = None
+            if error.retryable and nth < ATTEMPTS_PER_MODEL:
+                pause = self.calls.backoff.seconds(nth, error.retry_after)
+                retry_at = run.clock.now() + int(pause * MICROS)
+            await self._failed(held, error, retry_at, gave_up=retry_at is None)
+            return error, retry_at
         except BaseException:  # cancelled or stopped: the request has left all the same
-            await self._failed(held, ModelOutcomeUnknown("interrupted"), final=True)
+            await self._failed(held, ModelOutcomeUnknown("interrupted"), None, gave_up=False)
             raise
         micros = int((run.clock.monotonic() - started) * MICROS)
         return self._done(held, reply, rates, micros)
@@ -210,7 +215,7 @@ class _Trial:
             run.replace(key)
         try:
             seconds = request.settings.timeout  # the model's own affair; this is the last resort
-            async with run.interruptible(seconds + min(5.0, seconds)):
+            async with in_time(run, seconds + min(5.0, seconds)):
                 return _sound(await self.model.request(request, on_text if watch else None))
         except TimeoutError as error:
             raise ModelOutcomeUnknown(
@@ -264,10 +269,10 @@ class _Trial:
         run.reserved = run.reserved or isinstance(held, Held)
         return held
 
-    async def _failed(self, held: Held, error: ModelError, *, final: bool) -> None:
-        """Record the failure and end the reservation; wait when another attempt follows."""
-        run, again = self.run, error.retryable and not final
-        pause = self.calls.backoff(self.attempt, error) if again else 0.0
+    async def _failed(
+        self, held: Held, error: ModelError, retry_at: int | None, *, gave_up: bool
+    ) -> None:
+        """Record the failure and end the reservation."""
         charged = held.amount if error.charge_unknown else Amount()
         failed = ModelFailed(
             key=self.asked.key,
@@ -276,18 +281,15 @@ class _Trial:
             code=type(error).__name__,
             message=str(error)[:500],
             assumed=charged.nanos,
-            retry_at=run.clock.now() + int(pause * MICROS) if again else None,
+            retry_at=retry_at,
             phase=self.asked.phase,
-            gave_up=not again,
+            gave_up=gave_up,
         )
         state: Literal["assumed", "released"] = "assumed" if error.charge_unknown else "released"
-        await run.record(
+        await self.run.record(
             failed, also=lambda tx: settle(tx, held.reservation, charged, state, key=failed.key)
         )
         self.calls.ledger.released(held.accounts)
-        if pause:
-            async with run.interruptible(None):
-                await run.clock.sleep(pause)
 
     def _done(self, held: Held, reply: Reply, rates: Rates, micros: int) -> Done[ModelReplied]:
         usage = reply.usage
@@ -342,13 +344,12 @@ def _replaced(value: Any) -> Any:  # noqa: ANN401 - any JSON
 
 def _input_bound(run: Run, asked: Asked, model: str) -> int:
     """A strict upper bound of the request's tokens: what was counted, plus bytes said since."""
-    fixed = asked.fixed
     if asked.messages is not None:
-        return fixed + sum(map(message_bound, asked.messages))
+        return asked.fixed + sum(map(message_bound, asked.messages))
     known = run.known
-    if known.model == model and known.fixed == fixed:
+    if known.model == model and known.head == asked.head.digest():
         return known.tokens + sum(map(message_bound, run.messages[known.counted :]))
-    return fixed + sum(map(message_bound, run.messages))
+    return asked.fixed + sum(map(message_bound, run.messages))
 
 
 def _remember(run: Run, asked: Asked, outcome: ModelReplied) -> None:
@@ -356,15 +357,14 @@ def _remember(run: Run, asked: Asked, outcome: ModelReplied) -> None:
     if asked.messages is None:
         known = run.known
         known.model = outcome.model
-        known.fixed = asked.fixed
+        known.head = asked.head.digest()
         known.counted = len(run.messages)
         known.tokens = outcome.input_tokens
 
 
 def _request_hash(run: Run, asked: Asked) -> str:
     """Hash of what is asked. Messages are hashed once each, as a chain."""
-    head = hashlib.sha256(asked.instructions.encode("utf-8", "replace"))
-    head.update(msgspec.json.encode([asked.tools, asked.output]))
+    head = asked.head.copy()
     if asked.messages is not None:
         head.update(msgspec.json.encode(asked.messages))
         return head.hexdigest()[:16]

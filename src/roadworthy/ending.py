@@ -7,7 +7,7 @@ status, a reason and a report; and nothing stays reserved by a run that is over.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,8 +26,9 @@ from roadworthy.events import (
     RunWaiting,
 )
 from roadworthy.guardrails.verdicts import Checked, check
-from roadworthy.messages import Message
-from roadworthy.result import Approval, EndStatus, Reason, Report, RunResult, WaitStatus
+from roadworthy.messages import Message, Part, Text, ToolResult
+from roadworthy.models.tokens import fixed_bound, message_bound
+from roadworthy.result import MARKS, Approval, EndStatus, Reason, Report, RunResult, WaitStatus
 from roadworthy.run import Done, RecordEnds, Run, Stop, Suspend, Wait
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import encode_json
@@ -37,14 +38,6 @@ from roadworthy.tool_calls import ToolCalls
 from roadworthy.tools.outputs import OutputReader, shown
 from roadworthy.transcript import runtime_note
 
-LIMITS: tuple[Reason, ...] = (
-    "turn_limit",
-    "tool_call_limit",
-    "time_limit",
-    "budget",
-    "loop",
-    "invalid_output",
-)
 _SORRY: Mapping[str, str] = {
     "cancelled": "This request was cancelled.",
     "guardrail": "I cannot help with this request.",
@@ -59,6 +52,8 @@ _DIRECTIVE = (
     "Say plainly what is done and what is missing. Do not promise what you have not done."
 )
 _MOST_REPORTED = 20
+_MOST_WHY, _MOST_INSTRUCTIONS = 600, 2_000  # bytes, in a closing call that must be short
+_LEAST_PIECE = 40  # bytes; less of a message says nothing
 
 
 @dataclass(frozen=True)
@@ -104,11 +99,13 @@ async def answered(run: Run, desk: Desk, text: str, output: object) -> RunResult
 
 async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
     """A stop: the best answer there is, a report, an end."""
+    run.closing = True
     if run.differences is None:
         await run.flushed()
         await desk.models.assume_open(run)
+        await desk.tools.assume_open(run)
     text = stop.text or ""
-    if not text and stop.reason in LIMITS and run.reserved:
+    if not text and "limit" in MARKS[stop.reason] and run.reserved:
         text = await _closing_answer(run, desk, stop)
     if text:
         key = f"turn/{run.turn}/closing_checked/{run.past.reopened}"
@@ -183,12 +180,13 @@ async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
 
 async def _closing_answer(run: Run, desk: Desk, stop: Stop) -> str:
     """One last call without tools, from the reserve kept for it; "" when even that is not to be."""
-    directive = runtime_note(_DIRECTIVE.format(why=stop.why))
+    directive = runtime_note(_DIRECTIVE.format(why=cut(stop.why, _MOST_WHY)))
     instructions = "\n\n".join(t for t in run.agent.texts if isinstance(t, str))
-    trimmed = _trimmed(run.messages, CLOSING_INPUT - 1_000 - len(instructions.encode()[:2_000]))
+    short = cut(instructions, _MOST_INSTRUCTIONS)
+    room = CLOSING_INPUT - fixed_bound(short, (), None) - message_bound(directive)
     attempts = (
         (f"turn/{run.turn}/closing/{run.past.reopened}", instructions, run.messages),
-        (f"turn/{run.turn}/closing_short/{run.past.reopened}", instructions[:2_000], trimmed),
+        (f"turn/{run.turn}/closing_short/{run.past.reopened}", short, trimmed(run.messages, room)),
     )
     for key, texts, messages in attempts:
         asked = Asked(
@@ -210,19 +208,38 @@ async def _closing_answer(run: Run, desk: Desk, stop: Stop) -> str:
     return ""
 
 
-def _trimmed(messages: list[Message], most_bytes: int) -> list[Message]:
-    """The user's last words and the last results as plain text, within so many bytes."""
-    lines = []
-    room = max(most_bytes, 500)
+def trimmed(messages: Sequence[Message], most_tokens: int) -> list[Message]:
+    """The last words and results as one message of at most so many tokens, the newest kept.
+
+    Each begins with who said it, on a line of its own; what was said follows, every line of it
+    behind "> ", so that nothing a user or a tool wrote can pass for the words of another.
+    """
+    room = most_tokens - message_bound(Message.user(""))
+    pieces: list[str] = []
     for message in reversed(messages):
+        who = "runtime" if message.by_runtime else message.role
         for part in reversed(message.parts):
-            text = getattr(part, "content", None) or getattr(part, "text", "")
-            if text and room > 0:
-                who = "user" if message.role == "user" else message.role
-                line = f"{who}: {text}"[: max(40, min(len(text), room // 2))]
-                lines.append(line)
-                room -= len(line.encode())
-    return [Message.user("\n".join(reversed(lines)))]
+            text = _words(part)
+            if text and room >= _LEAST_PIECE:
+                piece = cut(f"{who}:\n{_quoted(text)}", max(_LEAST_PIECE, room // 2))
+                pieces.append(piece)
+                room -= len(piece.encode()) + 1
+    return [Message.user("\n".join(reversed(pieces)))]
+
+
+def cut(text: str, most_bytes: int) -> str:
+    """The beginning of a text, within so many bytes, no character broken."""
+    return text.encode("utf-8", "replace")[: max(0, most_bytes)].decode("utf-8", "ignore")
+
+
+def _words(part: Part) -> str:
+    if isinstance(part, Text):
+        return part.text
+    return part.content if isinstance(part, ToolResult) else ""
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines())
 
 
 def _result(
@@ -272,7 +289,7 @@ def _stream(run: Run, text: str) -> None:
 def _status(reason: Reason, *, has_value: bool) -> EndStatus:
     if reason in ("cancelled", "guardrail"):
         return "stopped"
-    if reason in LIMITS or reason in ("escalated", "poison"):
+    if "limit" in MARKS[reason] or reason in ("escalated", "poison"):
         return "partial" if has_value or reason == "escalated" else "stopped"
     return "partial" if has_value else "failed"
 

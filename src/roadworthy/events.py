@@ -142,7 +142,10 @@ class ToolIntended(RunEvent, frozen=True, kw_only=True):
 
 
 class ToolAttemptFailed(RunEvent, frozen=True, kw_only=True):
-    """One attempt failed and another follows at `retry_at`."""
+    """One attempt gave no outcome; another follows at `retry_at`, if that is set.
+
+    nanos: its declared cost. assumed: the same, when nobody knows whether it was charged.
+    """
 
     payload = ("message",)
 
@@ -152,6 +155,8 @@ class ToolAttemptFailed(RunEvent, frozen=True, kw_only=True):
     message: str = ""
     applied: Literal["no", "unknown"] = "unknown"
     retry_at: int | None = None
+    nanos: int = 0
+    assumed: int = 0
 
 
 class ToolOutcome(RunEvent, frozen=True, kw_only=True):
@@ -167,7 +172,8 @@ class ToolOutcome(RunEvent, frozen=True, kw_only=True):
 
 
 class ToolSucceeded(ToolOutcome, frozen=True, kw_only=True):
-    """The call ran. source: how the result came about; micros: latency; nanos: declared cost."""
+    """The call ran. source: how the result came about; micros: latency; nanos: declared cost of
+    the attempts that have no event of their own."""
 
     result_hash: str = ""
     effect: Literal["read", "write", "irreversible"] = "read"

@@ -50,7 +50,7 @@ from roadworthy.record import (
     past_of,
     poison,
 )
-from roadworthy.result import Reason, RunResult
+from roadworthy.result import MARKS, RunResult
 from roadworthy.run import (
     Brief,
     JournalPort,
@@ -71,15 +71,6 @@ from roadworthy.tools.outputs import OutputReader
 from roadworthy.transcript import transcript
 
 log = logging.getLogger("roadworthy.runtime")
-_OUTSIDE: tuple[Reason, ...] = (  # ends that no record of a step tells: a replay takes their word
-    "budget",
-    "cancelled",
-    "declaration_changed",
-    "error",
-    "model_failed",
-    "model_rejected",
-    "poison",
-)
 T = TypeVar("T")
 
 
@@ -368,7 +359,7 @@ class Executor:
         run = self._build(loaded, position, self.house.journal)
         run.differences = differences = list[str]()
         recorded = self.last_result(loaded.events, loaded.row.pattern)
-        if recorded is not None and recorded.reason in _OUTSIDE:
+        if recorded is not None and "outside" in MARKS[recorded.reason]:
             run.barred = Stop(recorded.reason, recorded.report.why)
         result = None
         try:
@@ -388,7 +379,15 @@ class Executor:
 
 def _unvisited(run: Run) -> list[str]:
     """Recorded steps that a replay to the end never came to; how it ends is compared apart."""
-    ends = ("deliver/", "/closing/", "/closing_short/", "/closing_checked/", "/time/", "/asked")
+    ends = (
+        "deliver/",
+        "/closing/",
+        "/closing_short/",
+        "/closing_checked/",
+        "/time/",
+        "/late/",
+        "/asked",
+    )
     return [
         f"{key}: recorded, not asked for now"
         for key in run.past.outcomes

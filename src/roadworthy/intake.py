@@ -28,7 +28,7 @@ from roadworthy.executor import Executor
 from roadworthy.limits import Limits
 from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
 from roadworthy.record import Loaded, options_to
-from roadworthy.result import Reason
+from roadworthy.result import is_resumable
 from roadworthy.run import Position, RunOptions, Unit
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
@@ -39,14 +39,6 @@ from roadworthy.tools.registry import Refused
 
 RELEASE = "0.1.0"
 MOST_INPUT = 2_000_000
-_RESUMABLE: tuple[Reason, ...] = (
-    "turn_limit",
-    "tool_call_limit",
-    "time_limit",
-    "budget",
-    "loop",
-    "poison",  # a person has looked at what killed the processes
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +155,11 @@ class Intake:
 
         def apply(tx: Tx) -> None:
             current = runs.get(tx, run_id)
-            if current.status not in ("partial", "stopped") or current.reason not in _RESUMABLE:
+            if not is_resumable(current.status, current.reason):
                 raise NotResumable(
-                    f"Run {run_id} is {current.status} ({current.reason}); only runs that a limit, "
-                    "a budget or dying processes ended can be resumed. Start a new run."
+                    f"Run {run_id} is {current.status} ({current.reason}); only partial runs, and "
+                    "those that a limit, a budget or dying processes stopped, can be resumed. "
+                    "Start a new run."
                 )
             if runs.has_later(tx, current):
                 raise NotResumable(f"The conversation of {run_id} has gone on; start a new run.")

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct, field
 
 from roadworthy.errors import DeclarationError
+from roadworthy.spelling import spelled
 
 NANO = 1_000_000_000
 
@@ -43,6 +44,7 @@ def to_dollars(nanos: int) -> Decimal:
     return (Decimal(nanos) / NANO).normalize() if nanos else Decimal(0)
 
 
+@spelled
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Bounds of ONE run; on by default, checked before the work that would pass them.
@@ -85,6 +87,7 @@ class Limits:
         return asdict(self) | {"usd": None if self.usd is None else str(self.usd)}
 
 
+@spelled
 @dataclass(frozen=True)
 class Budget:
     """A hard bound over MANY runs: `Budget("user", "day", usd=2)` binds each user each day.
@@ -113,6 +116,7 @@ class Budget:
         return None if self.usd is None else to_nanos(self.usd)
 
 
+@spelled
 @dataclass(frozen=True, kw_only=True)
 class Price:
     """Dollars per MILLION tokens. cache_read and cache_write default to the input price.

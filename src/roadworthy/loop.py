@@ -53,7 +53,7 @@ async def converse(run: Run, desk: Desk) -> RunResult[Any]:
                         run.messages.append(told(results))
                     else:
                         run.note(why)
-                    revisions = revise(why, revisions)
+                    revisions = revise(run, why, revisions)
                 case Escalate(why, text):
                     return await close(run, desk, Stop("escalated", why, text=text))
     except Suspend as waits:

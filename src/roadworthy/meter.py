@@ -1,14 +1,21 @@
 """What a run has used, counted from its recorded events.
 
 `Run` holds one and counts each event once. Invariant: the same events give the same usage, however
-often the run was resumed.
+often the run was resumed, and the phases add up to what was spent and assumed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from roadworthy.events import ModelFailed, ModelReplied, RunEvent, ToolOutcome, ToolSucceeded
+from roadworthy.events import (
+    ModelFailed,
+    ModelReplied,
+    RunEvent,
+    ToolAttemptFailed,
+    ToolFailed,
+    ToolSucceeded,
+)
 from roadworthy.limits import Phase, PhaseUsage, Usage
 
 
@@ -30,23 +37,25 @@ class Meter:
 
     def count(self, event: RunEvent) -> None:
         """Add one event."""
-        if isinstance(event, ModelReplied):
-            self.replies += 1
-            self.input_tokens += event.input_tokens
-            self.output_tokens += event.output_tokens
-            self.cache_read_tokens += event.cache_read_tokens
-            self.nanos += event.nanos
-            self._phase(event.phase, event.input_tokens, event.output_tokens, event.nanos)
-        elif isinstance(event, ModelFailed):
-            self.failures += event.code != "crashed"
-            self.assumed += event.assumed
-            self._phase("recover", 0, 0, event.assumed)
-        elif isinstance(event, ToolSucceeded):
-            self.tool_calls += 1
-            self.nanos += event.nanos
-        elif isinstance(event, ToolOutcome):
-            self.nanos += getattr(event, "nanos", 0)
-            self.tool_calls += hasattr(event, "nanos")
+        match event:
+            case ModelReplied():
+                self.replies += 1
+                self.input_tokens += event.input_tokens
+                self.output_tokens += event.output_tokens
+                self.cache_read_tokens += event.cache_read_tokens
+                self.nanos += event.nanos
+                self._phase(event.phase, event.nanos, event.input_tokens, event.output_tokens)
+            case ModelFailed():
+                self.failures += event.code != "crashed"
+                self._assume(event.assumed)
+            case ToolAttemptFailed():
+                self._pay(event.nanos)
+                self._assume(event.assumed)
+            case ToolSucceeded() | ToolFailed():
+                self.tool_calls += 1
+                self._pay(event.nanos)
+            case _:
+                pass
 
     def usage(self, seconds: float) -> Usage:
         """As a value. seconds: active time of this segment."""
@@ -62,7 +71,19 @@ class Meter:
             by_phase=dict(self.by_phase),
         )
 
-    def _phase(self, phase: Phase, tokens_in: int, tokens_out: int, nanos: int) -> None:
+    def _pay(self, nanos: int) -> None:
+        """What tools cost is spent on executing."""
+        self.nanos += nanos
+        if nanos:
+            self._phase("execute", nanos)
+
+    def _assume(self, nanos: int) -> None:
+        """What nobody knows the truth of is the price of recovering."""
+        self.assumed += nanos
+        if nanos:
+            self._phase("recover", nanos)
+
+    def _phase(self, phase: Phase, nanos: int, tokens_in: int = 0, tokens_out: int = 0) -> None:
         old = self.by_phase.get(phase, PhaseUsage())
         self.by_phase[phase] = PhaseUsage(
             input_tokens=old.input_tokens + tokens_in,

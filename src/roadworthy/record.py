@@ -92,12 +92,14 @@ def past_of(loaded: Loaded) -> Past:
     attempts: dict[str, list[RunEvent]] = {}
     reserved, seconds, begun = False, 0.0, None
     last = reopened = reserves = 0
+    reopened_at = -1
     for event in loaded.events:
         if isinstance(event, SegmentStarted):
             seconds += (last - begun) / MICROS if begun is not None else 0.0
             begun = event.at
         elif isinstance(event, RunReopened):
             reserved, reopened, reserves = False, reopened + 1, reserves + 1
+            reopened_at = event.seq
         elif isinstance(event, RunWaiting):
             reserved, reserves = False, reserves + 1
         elif isinstance(event, ModelIntended):
@@ -115,6 +117,7 @@ def past_of(loaded: Loaded) -> Past:
         answers=_answers(loaded.waits),
         earlier_seconds=seconds,
         reopened=reopened,
+        reopened_at=reopened_at,
         earlier_limits=_earlier_limits(loaded.events),
         earlier_ends=_earlier_ends(loaded.events),
         reserved=reserved,

@@ -6,6 +6,7 @@ is always what the user may see, whatever the status.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Generic, Literal, TypeAlias
 
 from msgspec import Struct, field
@@ -42,7 +43,38 @@ Reason: TypeAlias = Literal[
     "error",
     "waiting",
 ]
+Mark: TypeAlias = Literal["limit", "resumable", "outside"]
+MARKS: Mapping[Reason, frozenset[Mark]] = {
+    "answered": frozenset(),
+    "turn_limit": frozenset({"limit", "resumable"}),
+    "tool_call_limit": frozenset({"limit", "resumable"}),
+    "time_limit": frozenset({"limit", "resumable"}),
+    "budget": frozenset({"limit", "resumable", "outside"}),
+    "loop": frozenset({"limit", "resumable"}),
+    "cancelled": frozenset({"outside"}),
+    "guardrail": frozenset(),
+    "escalated": frozenset(),
+    "model_failed": frozenset({"resumable", "outside"}),
+    "model_rejected": frozenset({"resumable", "outside"}),
+    "invalid_output": frozenset({"limit", "resumable"}),
+    "declaration_changed": frozenset({"resumable", "outside"}),
+    "poison": frozenset({"resumable", "outside"}),  # a person looked at what killed the processes
+    "error": frozenset({"resumable", "outside"}),
+    "waiting": frozenset(),
+}
+"""What the reasons mean, for every reader at once. limit: a bound of its own ended the run, so one
+closing answer is worth its price. resumable: what ended it may have been mended, so it may go on
+where it stood, if it has come to something (`is_resumable`). outside: no record of a step tells
+it, so a replay takes the end's word."""
 Decision: TypeAlias = Literal["approve", "edit", "reject", "respond"]
+
+
+def is_resumable(status: str, reason: str) -> bool:
+    """Whether `resume` may go on with a run that ended so: partial ones, and those that a limit
+    or dying processes stopped before there was anything."""
+    marks = next((found for known, found in MARKS.items() if known == reason), frozenset())
+    stopped = status == "stopped" and ("limit" in marks or reason == "poison")
+    return "resumable" in marks and (status == "partial" or stopped)
 
 
 class Approval(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 from roadworthy.agent import Agent
 from roadworthy.clock import Clock
 from roadworthy.context import RunContext, User
+from roadworthy.errors import StoreError
 from roadworthy.events import (
     LiveEvent,
     ModelFailed,
@@ -174,7 +175,7 @@ class Known:
     """How much of the messages a model has counted exactly, and their running hash."""
 
     model: str = ""
-    fixed: int = -1
+    head: bytes = b""
     counted: int = 0
     tokens: int = 0
     hash: bytes = b""
@@ -190,6 +191,7 @@ class Past:
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     earlier_seconds: float = 0.0
     reopened: int = 0
+    reopened_at: int = -1  # place of the last reopening among the events
     earlier_limits: Sequence[tuple[int, Limits]] = ()  # (last turn they governed, limits)
     earlier_ends: Sequence[tuple[int, RunEvent]] = ()  # (last turn, closing call) of reopened ends
     reserved: bool = False
@@ -242,6 +244,7 @@ class Run:
         self.warned = 0  # per cent of the limits the model was last told about
         self.shown = ""  # the text streamed last
         self.cancelled = False
+        self.closing = False  # only the closing answer is still to come
         self.visited: set[str] = set()  # keys of the steps that were asked for
         self.barred: Stop | None = None  # why no new step may begin, recorded ones aside
         self.assumed: set[str] = set()  # reservations of dead processes, assumed in this segment
@@ -249,6 +252,7 @@ class Run:
         self._journal = ports.journal
         self._started = ports.clock.monotonic()
         self._pending: list[asyncio.Future[Any]] = []
+        self._lost: StoreError | None = None  # a commit that failed: nothing more is recorded
         self._scopes: set[asyncio.Timeout] = set()
 
     # --- effects -------------------------------------------------------------------------
@@ -276,8 +280,11 @@ class Run:
                 verify(outcome)
         else:
             self.check_cancelled()
+            if not self.closing and self.late_key in self.past.outcomes:
+                raise self.out_of_time()
             if self.differences is not None:
                 raise RecordEnds(key)
+            self._check_lost()
             done = await effect()
             outcome = done.outcome
             unit: Unit[Any] = Unit(
@@ -295,8 +302,9 @@ class Run:
         """Facts that satisfy no step: intents, failed attempts, notices."""
         if self.differences is not None:
             raise RecordEnds(events[0].key if events else "")
+        self._check_lost()
         for event in events:
-            if isinstance(event, ModelFailed):
+            if isinstance(event, ModelFailed | ToolAttemptFailed):
                 self.meter.count(event)
         unit = Unit(position=self.position, events=events, apply=also, must=must)
         result = await self._journal.commit(unit)
@@ -314,11 +322,23 @@ class Run:
     async def flushed(self) -> None:
         """Wait until all outcomes of this run are durable. After a commit they are: no wait then.
 
-        Raises: Fenced, StoreUnavailable, or what a unit's `apply` raised.
+        Raises: Fenced, StoreUnavailable: again at each call, for what followed the lost outcome in
+            this process has no ground to stand on. What a unit's `apply` raised: once.
         """
-        pending, self._pending = self._pending, []
-        for future in pending:
-            await future
+        waiting = [future for future in self._pending if not future.done()]
+        if waiting:
+            await asyncio.wait(waiting)  # who is cancelled here cancels no commit
+        ended = [future for future in self._pending if future.done()]
+        self._pending = [future for future in self._pending if not future.done()]
+        errors = [error for future in ended if (error := future.exception()) is not None]
+        self._lost = next((e for e in errors if isinstance(e, StoreError)), self._lost)
+        self._check_lost()
+        if errors:
+            raise errors[0]
+
+    def _check_lost(self) -> None:
+        if self._lost is not None:
+            raise self._lost
 
     # --- what is known of earlier attempts -----------------------------------------------
 
@@ -392,6 +412,16 @@ class Run:
         return any(self.turn <= last for last, _ in self.past.earlier_limits)
 
     @property
+    def late_key(self) -> str:
+        """Where it is on record that time was over in the middle of this turn."""
+        return f"turn/{self.turn}/late/{self.past.reopened}"
+
+    def out_of_time(self) -> Stop:
+        """The stop of a run whose time is over."""
+        why = f"The limit of {self.limits.seconds:g} active seconds is reached."
+        return Stop("time_limit", why)
+
+    @property
     def seconds(self) -> float:
         """Active time so far, earlier segments included; waiting does not count."""
         return self.meter.earlier_seconds + self.clock.monotonic() - self._started
@@ -415,7 +445,7 @@ class Run:
             raise Stop("cancelled", "The run was cancelled.")
 
     @asynccontextmanager
-    async def interruptible(self, seconds: float | None) -> AsyncIterator[None]:
+    async def interruptible(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
         """A block that a cancel or a time limit may interrupt.
 
         Raises: TimeoutError: after `seconds`. Stop: the run was cancelled meanwhile.
@@ -425,7 +455,7 @@ class Run:
             async with asyncio.timeout(seconds) as scope:
                 self._scopes.add(scope)
                 try:
-                    yield
+                    yield scope
                 finally:
                     self._scopes.discard(scope)
         except TimeoutError:

@@ -363,7 +363,8 @@ class Runtime:
             await opened.keeper.hear()
 
     async def resume(self, run_id: str, *, limits: Limits | None = None) -> None:
-        """Go on with a run that a limit or budget ended. `limits` replaces its limits.
+        """Go on with a run that ended partial, or that a limit or budget stopped. What it did is
+        not done again. `limits` replaces its limits.
 
         Raises: NotResumable: it ended otherwise, or the conversation has gone on. PatternUnknown:
         its agent is not registered here, where runs execute.

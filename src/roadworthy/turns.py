@@ -155,7 +155,7 @@ async def _check_time(run: Run) -> None:
             return Done(Noted(key=key, value="time_limit"))
 
         await run.step(key, effect)
-        raise Stop("time_limit", f"The limit of {run.limits.seconds:g} active seconds is reached.")
+        raise run.out_of_time()
 
 
 def _tell_what_is_left(run: Run) -> None:
@@ -247,11 +247,16 @@ def _decision(run: Run, desk: Desk, reply: Reply) -> RunEvent:
     )
 
 
-def revise(why: str, revisions: int) -> int:
-    """One more revision. Raises: Stop: the model had its chances."""
-    if revisions >= MOST_REVISIONS:
-        raise Stop("invalid_output", why)
-    return revisions + 1
+def revise(run: Run, why: str, revisions: int) -> int:
+    """One more revision; a run reopened here has all its chances again.
+
+    Raises: Stop: the model had them.
+    """
+    if revisions < MOST_REVISIONS:
+        return revisions + 1
+    if run.passed:
+        return 0
+    raise Stop("invalid_output", why)
 
 
 def object_to(run: Run, verdict: Verdict, revisions: int) -> int:

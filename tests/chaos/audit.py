@@ -19,6 +19,7 @@ from roadworthy.events import (
     ModelReplied,
     RunEnded,
     RunEvent,
+    ToolAttemptFailed,
     ToolFailed,
     ToolSucceeded,
 )
@@ -128,10 +129,12 @@ class Audit:
         charged, guessed = self._of_events()
         for scope in ("run", "user", "tenant"):
             assert sum(sums[scope]) == charged + guessed, (scope, sums[scope], charged, guessed)
-            assert sums[scope][0] <= charged
+            assert sums[scope][0] == charged
 
     def _of_events(self) -> tuple[int, int]:
         every = [event for events in self.events.values() for event in events]
         replied = sum(e.nanos for e in every if isinstance(e, ModelReplied))
-        tools = sum(e.nanos for e in every if isinstance(e, ToolSucceeded | ToolFailed))
-        return replied + tools, sum(e.assumed for e in every if isinstance(e, ModelFailed))
+        paid = ToolSucceeded | ToolFailed | ToolAttemptFailed
+        tools = sum(e.nanos for e in every if isinstance(e, paid))
+        failed = [e for e in every if isinstance(e, ModelFailed | ToolAttemptFailed)]
+        return replied + tools, sum(e.assumed for e in failed)

@@ -381,6 +381,8 @@ async def test_a_paid_tool_in_flight_is_assumed_when_the_run_is_cancelled(tmp_pa
         result = await rt.wait(whole.run_id)
     assert result.reason == "cancelled"
     assert books(copies[0])["run"] == (USAGE_NANOS, 10_000_000, 0)
+    assert result.usage.nanos == USAGE_NANOS
+    assert result.usage.assumed_nanos == 10_000_000
 
 
 async def test_dependencies_that_fail_to_close_end_nothing_twice(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ from roadworthy.events import (
     ModelIntended,
     ModelReplied,
     RunEvent,
+    ToolAttemptFailed,
+    ToolFailed,
     ToolOutcome,
     ToolSucceeded,
 )
@@ -214,14 +216,18 @@ async def test_a_cut_at_every_commit_comes_to_the_same_end(tmp_path: Path, seed:
 def check_money(url: str, events: list[RunEvent], result: RunResult[Any]) -> None:
     """The result, the journal and the accounts say the same; nothing is held."""
     replied = sum(e.nanos for e in events if isinstance(e, ModelReplied))
-    assumed = sum(e.assumed for e in events if isinstance(e, ModelFailed))
-    tools_ = sum(e.nanos for e in events if isinstance(e, ToolOutcome) and hasattr(e, "nanos"))
+    assumed = sum(e.assumed for e in events if isinstance(e, ModelFailed | ToolAttemptFailed))
+    paid = ToolSucceeded | ToolFailed | ToolAttemptFailed
+    tools_ = sum(e.nanos for e in events if isinstance(e, paid))
     settled, thought, held = books(url)["run"]
     assert held == 0
     assert settled + thought == replied + assumed + tools_
     assert settled >= replied
     assert result.usage.nanos == replied + tools_
     assert result.usage.assumed_nanos == assumed
+    assert settled == replied + tools_
+    phases = result.usage.by_phase.values()
+    assert sum(p.nanos for p in phases) == result.usage.nanos + result.usage.assumed_nanos
     intended = sum(isinstance(e, ModelIntended) for e in events)
     ends = sum(isinstance(e, ModelReplied | ModelFailed) for e in events)
     assert intended == ends

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -16,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from roadworthy.agent import Tool
 from roadworthy.budget import Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
 from roadworthy.clock import MICROS
+from roadworthy.deadline import in_time
 from roadworthy.errors import ToolError
 from roadworthy.events import (
     ToolAttemptFailed,
@@ -25,6 +25,7 @@ from roadworthy.events import (
     ToolSucceeded,
 )
 from roadworthy.messages import ToolResult
+from roadworthy.retries import Backoff, rest, tool_retry_at, tried_before_reopening
 from roadworthy.run import Done, Run, Stop, Suspend
 from roadworthy.store.database import Tx
 from roadworthy.tool_calls import cache
@@ -35,9 +36,10 @@ from roadworthy.tools.execution import AttemptFailed, ToolThreads, attempt
 from roadworthy.tools.registry import Accepted, Registry
 from roadworthy.tools.results import Rendered, render
 
+Charge: TypeAlias = Literal["settled", "assumed"]
 Source: TypeAlias = Literal["call", "cache", "repeat", "reconciled", "person", "fallback"]
 
-_BACKOFF, _MOST_BACKOFF = 0.2, 10.0
+_DIED = "a process ended during the call"
 _NOW_WHAT = "Do not repeat the same call; use another way or tell the user."
 
 
@@ -48,7 +50,25 @@ class Hands:
     ledger: Ledger
     threads: ToolThreads
     read: Reader
-    random: random.Random = field(default_factory=random.Random)  # noqa: S311 - jitter
+    backoff: Backoff = field(default_factory=lambda: Backoff(first=0.2, most=10.0))
+
+
+async def assume_open(run: Run, key: str) -> None:
+    """A process died during a paid attempt of this call: its cost stands as assumed."""
+    intent: ToolIntended | None = None
+    for event in run.past.attempts.get(key, ()):
+        if isinstance(event, ToolIntended) and event.nanos:
+            intent = event
+        elif isinstance(event, ToolAttemptFailed):
+            intent = None
+    if intent is None or (reservation := f"{run.id}:{key}:{intent.attempt}") in run.assumed:
+        return
+    run.assumed.add(reservation)
+    amount = Amount(nanos=intent.nanos)
+    failed = ToolAttemptFailed(
+        key=key, tool=intent.tool, attempt=intent.attempt, code="crashed", assumed=amount.nanos
+    )
+    await run.record(failed, also=lambda tx: settle(tx, reservation, amount, "assumed", key=key))
 
 
 async def perform(hands: Hands, run: Run, planned: Planned) -> Done[ToolOutcome]:
@@ -74,21 +94,32 @@ class _Call:
         self.key = planned.key
         self.idempotency_key = idempotency_key(run.id, planned.key)
         self.attempts = run.tried(planned.key)
+        self.most = tried_before_reopening(run, planned.key) + 1 + self.tool.retries
+        self.retry_at = tool_retry_at(run.past.attempts.get(planned.key, ()))
         self.started = run.clock.monotonic()
-        self.held: Held | None = None
+        self.held: Held | None = None  # for the attempt that runs, or that the outcome is of
         self.ruled_out = False  # the last attempt surely had no effect, says `reconcile`
+        self.granted = False  # a person gave one more attempt
 
     async def go(self) -> Done[ToolOutcome]:
         intent = self.run.open_intent(self.key)
         try:
             if isinstance(intent, ToolIntended):
-                self._same(intent)
-                recovered = await self._recover("a process ended during the call")
+                recovered = await self._go_on(intent)
                 if recovered is not None:
                     return recovered
             return await self._cached() or await self._try()
         except _Failed as failed:
             return await self._give_up(failed)
+
+    async def _go_on(self, intent: ToolIntended) -> Done[ToolOutcome] | None:
+        """What became of the attempt a process died in. None: another one is left."""
+        self._same(intent)
+        await assume_open(self.run, self.key)
+        recovered = await self._recover(_DIED)
+        if recovered is None and self.attempts >= self.most and not self.granted:
+            raise _Failed("crashed", _DIED)
+        return recovered
 
     async def _cached(self) -> Done[ToolOutcome] | None:
         if self.tool.cache_ttl is None:
@@ -99,8 +130,8 @@ class _Call:
     # --- trying --------------------------------------------------------------------------
 
     async def _try(self) -> Done[ToolOutcome]:
-        most = 1 + self.tool.retries
         while True:
+            await rest(self.run, self.retry_at)
             self.attempts += 1
             await self._intend()
             self.ruled_out = False
@@ -110,18 +141,17 @@ class _Call:
             except AttemptFailed as error:
                 failure = error
             unknown = self.planned.changes and failure.applied == "unknown"
-            again = failure.transient or unknown
-            if unknown:
+            if unknown:  # None: it surely did not happen, or may be repeated
                 recovered = await self._recover(str(failure))
                 if recovered is not None:
                     return recovered
                 if self.ruled_out:
-                    failure.applied, unknown = "no", False
-            if not again or self.attempts >= self._most(most, failure):
-                if unknown:
-                    await self._ask_person(str(failure))
+                    failure.applied = "no"
+            if not (failure.transient or unknown) or self.attempts >= self.most:
                 raise _Failed(failure.code, str(failure))
-            await self._pause(failure)
+            pause = self.hands.backoff.seconds(self.attempts)
+            self.retry_at = self.run.clock.now() + int(pause * MICROS)
+            await self._failed(failure, self.retry_at)
 
     def _kept(self, value: object) -> Done[ToolOutcome] | None:
         """A readable result that may be reused is kept in the commit of its outcome."""
@@ -148,11 +178,6 @@ class _Call:
         except ToolError as error:
             return Rendered(f"Done, but the result is unreadable: {error}")
 
-    def _most(self, most: int, failure: AttemptFailed) -> int:
-        """Irreversible calls get one attempt, unless the effect surely did not happen."""
-        sure = failure.applied == "no"
-        return 1 if self.tool.effect == "irreversible" and not sure else most
-
     async def _once(self) -> object:
         seconds = self.tool.timeout or self.run.limits.tool_seconds
         context = self.run.context(self.idempotency_key, self.attempts, self.tool.name)
@@ -161,31 +186,37 @@ class _Call:
             if self.planned.changes:  # an effect is never interrupted, only timed
                 async with asyncio.timeout(seconds):
                     return await work
-            async with self.run.interruptible(seconds):
+            async with in_time(self.run, seconds):
                 return await work
         except TimeoutError as error:
             raise AttemptFailed(
                 "timeout", f"no answer in {seconds:g} s", applied="unknown", transient=True
             ) from error
+        except (Stop, asyncio.CancelledError):  # what was begun may be charged all the same
+            if self.held is not None:
+                why = AttemptFailed("interrupted", "", applied="unknown", transient=False)
+                await self._failed(why, state="assumed")
+            raise
 
-    async def _pause(self, failure: AttemptFailed) -> None:
-        run = self.run
-        wait = min(_BACKOFF * 2 ** (self.attempts - 1), _MOST_BACKOFF)
-        wait *= 0.5 + self.hands.random.random() / 2
-        await run.record(
-            ToolAttemptFailed(
-                key=self.key,
-                tool=self.tool.name,
-                attempt=self.attempts,
-                code=failure.code,
-                message=str(failure),
-                applied="no" if failure.applied == "no" else "unknown",
-                retry_at=run.clock.now() + int(wait * MICROS),
-            ),
-            also=self._paid(),
+    async def _failed(
+        self, failure: AttemptFailed, retry_at: int | None = None, state: Charge = "settled"
+    ) -> None:
+        """Record an attempt that gave no outcome; its cost ends with it."""
+        failed = ToolAttemptFailed(
+            key=self.key,
+            tool=self.tool.name,
+            attempt=self.attempts,
+            code=failure.code,
+            message=str(failure),
+            applied="no" if failure.applied == "no" else "unknown",
+            retry_at=retry_at,
+            nanos=0 if state == "assumed" else self._nanos,
+            assumed=self._nanos if state == "assumed" else 0,
         )
-        async with run.interruptible(None):
-            await run.clock.sleep(wait)
+        await self.run.record(failed, also=self._paid(state))
+        if self.held is not None:
+            self.hands.ledger.released(self.held.accounts)
+            self.held = None
 
     # --- intent and recovery -------------------------------------------------------------
 
@@ -232,14 +263,13 @@ class _Call:
 
     async def _recover(self, why: str) -> Done[ToolOutcome] | None:
         """What became of an attempt of unknown outcome. None: it may be tried again."""
-        if self.tool.cost_nanos and self.held is None:
-            await self._assume_paid()
         if not self.planned.changes:
             return None
         answer = self.run.past.answers.get(
             unknown_outcome(self.run, self.planned, self.attempts, why).key
         )
         if answer is not None:
+            self.granted = True
             return self._answered(answer["decision"], answer.get("note", ""), answer.get("by", ""))
         match await self._reconcile():
             case ("applied", value):
@@ -249,18 +279,12 @@ class _Call:
                 return None
             case _:
                 pass
-        if self.tool.effect == "write" and self.attempts <= self.tool.retries:
+        if self.tool.effect == "write" and self.attempts < self.most:
             return None
-        await self._ask_person(why)
-        return None
-
-    async def _assume_paid(self) -> None:
-        """The cost of an attempt that a dead process made stands as assumed."""
-        reservation = f"{self.run.id}:{self.key}:{self.attempts}"
-        amount = Amount(nanos=self.tool.cost_nanos)
-        await self.run.record(
-            also=lambda tx: settle(tx, reservation, amount, "assumed", key=self.key)
-        )
+        if self.held is not None:  # nothing stays reserved while a person thinks
+            unknown = AttemptFailed("unknown", why, applied="unknown", transient=False)
+            await self._failed(unknown, None)
+        raise Suspend([unknown_outcome(self.run, self.planned, self.attempts, why)])
 
     async def _reconcile(self) -> object:
         function = self.tool.reconcile
@@ -273,9 +297,6 @@ class _Call:
         except Exception:  # noqa: BLE001 - border: a user's function; not knowing is its answer
             return "unknown"
         return found
-
-    async def _ask_person(self, why: str) -> None:
-        raise Suspend([unknown_outcome(self.run, self.planned, self.attempts, why)])
 
     def _answered(self, decision: str, note: str, by: str) -> Done[ToolOutcome] | None:
         if decision == "respond":
@@ -314,8 +335,11 @@ class _Call:
         if not isinstance(checked, Accepted):
             return None
         context = self.run.context(self.idempotency_key, 1, other.name)
+        if self.held is not None:  # whatever comes of the other, this attempt is over
+            why = AttemptFailed(failed.code, str(failed), applied="unknown", transient=False)
+            await self._failed(why)
         try:
-            async with self.run.interruptible(other.timeout or self.run.limits.tool_seconds):
+            async with in_time(self.run, other.timeout or self.run.limits.tool_seconds):
                 value = await attempt(self.hands.threads, other, context, checked.values)
             shown = render(value, other.name)
         except (AttemptFailed, TimeoutError, ToolError):
@@ -334,8 +358,13 @@ class _Call:
             "effect": self.planned.effect,
             "attempts": self.attempts,
             "micros": int((self.run.clock.monotonic() - self.started) * MICROS),
-            "nanos": self.tool.cost_nanos * self.attempts,  # none for a kept result: no attempt
+            "nanos": self._nanos,
         }
+
+    @property
+    def _nanos(self) -> int:
+        """The cost of the last attempt, unless its own event has it or none was made."""
+        return 0 if self.held is None else self.held.amount.nanos
 
     def _done(self, outcome: ToolOutcome) -> Done[ToolOutcome]:
         held = self.held
@@ -345,9 +374,9 @@ class _Call:
             outcome, also=self._paid(), then=lambda: self.hands.ledger.released(held.accounts)
         )
 
-    def _paid(self) -> Callable[[Any], None] | None:
+    def _paid(self, state: Charge = "settled") -> Callable[[Any], None] | None:
         """Settles this attempt's declared cost; an attempt is paid for whatever it came to."""
         held = self.held
         if held is None:
             return None
-        return lambda tx: settle(tx, held.reservation, held.amount, key=self.key)
+        return lambda tx: settle(tx, held.reservation, held.amount, state, key=self.key)

@@ -24,7 +24,7 @@ from roadworthy.guardrails.loops import LoopGuard
 from roadworthy.messages import File, Message, ToolCall, ToolResult
 from roadworthy.run import Done, Run, Stop, Suspend, Wait
 from roadworthy.tool_calls.approval import approval, asks_whom, wait_id
-from roadworthy.tool_calls.call import Hands, perform
+from roadworthy.tool_calls.call import Hands, assume_open, perform
 from roadworthy.tool_calls.plan import ASK_USER, Planned, may_ask, plan
 from roadworthy.tools.registry import Accepted, Registry
 from roadworthy.transcript import loop_note
@@ -62,6 +62,17 @@ class ToolCalls:
         except Stop:  # the closing answer knows what was done, and no call is left unanswered
             run.messages.append(Message(role="tool", parts=turn.so_far(calls)))
             raise
+
+    async def assume_open(self, run: Run) -> None:
+        """The run ends: the cost of calls that died with a process is assumed and counted."""
+        for key, events in run.past.attempts.items():
+            if "/tool/" not in key or key in run.past.outcomes:
+                continue
+            if key not in run.visited:  # its turn stopped before it
+                run.visited.add(key)
+                for event in events:
+                    run.meter.count(event)
+            await assume_open(run, key)
 
     async def _carry_out(self, turn: _Turn, run: Run, calls: Sequence[ToolCall]) -> Carried:
         asks = [may_ask(run) and call.tool == ASK_USER.name for call in calls]

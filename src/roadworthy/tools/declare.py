@@ -16,6 +16,7 @@ from roadworthy.context import RunContext
 from roadworthy.errors import DeclarationError
 from roadworthy.limits import Dollars, to_nanos
 from roadworthy.messages import JsonObject, ToolCall
+from roadworthy.spelling import spelled
 from roadworthy.tools.arguments import SchemaReader
 from roadworthy.tools.schemas import closed, everywhere
 from roadworthy.tools.signatures import read_signature
@@ -60,6 +61,7 @@ def tool(
     repeatable: bool = False,
     polling: bool = False,
 ) -> ToolMaker: ...
+@spelled
 def tool(  # noqa: PLR0913 - a declaration
     function: Callable[..., Any] | None = None,
     /,

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import FrameType
 from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
@@ -92,10 +93,14 @@ def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
 
 def _locals_of_caller() -> dict[str, Any]:
     frame = sys._getframe(1)
-    here = __name__.rpartition(".")[0]
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(here):
+    ours = __name__.partition(".")[0]
+    while frame.f_back is not None and _package(frame) == ours:
         frame = frame.f_back
     return dict(frame.f_locals)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _is_context(hint: object) -> bool:

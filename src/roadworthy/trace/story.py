@@ -108,8 +108,12 @@ class _Teller:
     def close(self, step: Step, event: e.RunEvent, state: State, cost: int = 0) -> None:
         """The step's outcome, at this cost."""
         step.ended, step.state = event.at, state
-        step.settled += cost
-        self._spent += cost
+        self.pay(step, cost)
+
+    def pay(self, step: Step, nanos: int) -> None:
+        """A part of what the step cost."""
+        step.settled += nanos
+        self._spent += nanos
         step.after = self._spent
 
     def assume(self, step: Step, nanos: int) -> None:
@@ -188,6 +192,8 @@ def _attempt_failed(t: _Teller, event: e.ToolAttemptFailed) -> None:
     step = t.step(event, "tool", event.tool)
     step.attempts = event.attempt
     step.troubles.append(_trouble(event.attempt, event.code, event.message))
+    t.pay(step, event.nanos)
+    t.assume(step, event.assumed)
 
 
 def _outcome(t: _Teller, event: e.ToolOutcome) -> None:
