@@ -175,7 +175,7 @@ class _Trial:
         request = self._request(most)
         started = run.clock.monotonic()
         try:
-            reply = await self._exchange(request)
+            reply = await run.veil.conceal(await self._exchange(request))
         except ModelError as error:
             await self._failed(held, error, final=final)
             return error

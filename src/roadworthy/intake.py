@@ -6,6 +6,7 @@ is answered once.
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from roadworthy.events import RunReopened, RunStarted, SegmentStarted
 from roadworthy.executor import Executor
 from roadworthy.limits import Limits
 from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
+from roadworthy.privacy import Veil
 from roadworthy.record import Loaded, options_to
 from roadworthy.result import Reason
 from roadworthy.run import Position, RunOptions, Unit
@@ -92,6 +94,8 @@ class Intake:
         _check_ids(request)
         now = self._house.clock.now()
         run_id = f"run_{now:x}{secrets.token_hex(5)}"
+        if self._house.privacy is not None:
+            request = await self._concealed(request, run_id)
         seal = await self.seal(request.user.tenant)
         new, started = self._new(run_id, request)
         declared = msgspec.json.encode(request.pattern.declared()).decode()
@@ -130,6 +134,8 @@ class Intake:
     async def answer(self, wait_id: str, run_id: str, answer: Mapping[str, Any]) -> None:
         """Answer a wait once and make its run executable. Raises: UnknownApproval."""
         row = await self._house.read(lambda tx: runs.get(tx, run_id))
+        said = {name: answer[name] for name in ("arguments", "note") if name in answer}
+        answer = {**answer, **await self._house.veil(row).conceal(said)}
         seal = await self.seal(row.tenant)
         now = self._house.clock.now()
 
@@ -184,6 +190,24 @@ class Intake:
             )
             self._seals[tenant] = Seal(cast(bytes, key))
         return self._seals[tenant]
+
+    async def _concealed(self, request: Request, run_id: str) -> Request:
+        """The request as it is stored and hashed.
+
+        Without a conversation the values are the run's own: one sent again is concealed as that
+        run's, so that it reads the same, and another text under its key does not.
+        """
+        tenant, key = request.user.tenant, request.key
+        owner = request.conversation
+        if owner is None and key is not None:
+            owner = await self._house.read(lambda tx: runs.id_by_key(tx, tenant, key))
+        veil = Veil(self._house.privacy, tenant, owner or run_id)
+        history = await veil.conceal(tuple(request.options.history))
+        return dataclasses.replace(
+            request,
+            input=await veil.conceal(request.input),
+            options=dataclasses.replace(request.options, history=history),
+        )
 
     def _new(self, run_id: str, request: Request) -> tuple[NewRun, RunStarted]:
         agent = request.pattern

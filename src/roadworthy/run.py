@@ -31,6 +31,7 @@ from roadworthy.events import (
 from roadworthy.limits import Limits, Usage
 from roadworthy.messages import Message
 from roadworthy.meter import Meter
+from roadworthy.privacy import Privacy, Veil
 from roadworthy.result import Reason
 from roadworthy.transcript import runtime_note
 
@@ -203,6 +204,7 @@ class Ports:
     journal: JournalPort
     live: LivePort
     clock: Clock
+    privacy: Privacy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +234,7 @@ class Run:
         self.past = past
         self.clock = ports.clock
         self.live = ports.live
+        self.veil = Veil(ports.privacy, self.user.tenant, self.conversation or self.id)
         self.known = Known()
         self.reserved = past.reserved  # whether the closing answer's reserve is held
         self.done: list[str] = []  # for the report: what succeeded
@@ -307,7 +310,7 @@ class Run:
         """Something variable (time, an instruction function), read once and recorded."""
 
         async def effect() -> Done[Noted]:
-            return Done(Noted(key=key, value=read()))
+            return Done(Noted(key=key, value=await self.veil.conceal(read())))
 
         return (await self.step(key, effect)).value
 

@@ -24,6 +24,7 @@ from roadworthy.messages import Json, Message, UserInput
 from roadworthy.models.catalog import Catalog
 from roadworthy.models.providers import ProviderOptions
 from roadworthy.opened import Opened
+from roadworthy.privacy import Privacy, Veil
 from roadworthy.result import Decision, RunResult
 from roadworthy.run import RunOptions, Unit
 from roadworthy.settings import Settings, set_up_logging
@@ -44,6 +45,8 @@ class Runtime:
     and resume. tiers: name -> models in order of preference. prices: model name -> Price, for
     models the price table does not know. budgets: bounds over many runs. providers: options by
     provider or model name. on_event: called with every event of every run here, read-only.
+    privacy: keeps personal data out of the store and away from models (`roadworthy.privacy`);
+    what is recorded, and so what on_event is told, then holds tokens.
 
     Use as `with` or `async with`; no I/O happens before.
     """
@@ -59,6 +62,7 @@ class Runtime:
         providers: Mapping[str, ProviderOptions] | None = None,
         on_event: Callable[[StreamEvent], None] | None = None,
         clock: Clock | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         self._settings = Settings.from_environment()
         self._database = Database(url or self._settings.url)
@@ -66,6 +70,7 @@ class Runtime:
         self._catalog = Catalog(tiers or {}, prices or {}, providers or {})
         self._budgets = tuple(budgets)
         self._on_event = on_event
+        self._privacy = privacy
         self._clock: Clock = clock or SystemClock()
         self._thread: LoopThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,6 +96,7 @@ class Runtime:
                 budgets=self._budgets,
                 busy_seconds=self._settings.busy_seconds,
                 on_event=self._on_event,
+                privacy=self._privacy,
             )
             for pattern in self._patterns:
                 self._opened.executor.register(pattern)
@@ -265,14 +271,13 @@ class Runtime:
                 row, recorded = await opened.record_after(run_id, after)
                 for event in recorded:
                     after = event.seq
-                    yield opened.shown(event, row.pattern)
+                    yield await opened.shown(event, row)
                 if row.status not in ("queued", "running"):
                     return
                 async for live in opened.follow(queue, after):
                     if isinstance(live, RunEvent):
                         after = live.seq
-                        live = opened.shown(live, row.pattern)
-                    yield live
+                    yield await opened.shown(live, row)
                     if isinstance(live, RunEnded | RunWaiting):
                         return
         finally:
@@ -392,7 +397,8 @@ class Runtime:
                 found += transcript(runs.events(tx, run_id))
             return found
 
-        return await self._open.house.read(read)
+        house = self._open.house
+        return await Veil(house.privacy, tenant, conversation).reveal(await house.read(read))
 
     async def runs(self, most: int = 50) -> list[RunRow]:
         """The newest runs."""
@@ -403,9 +409,9 @@ class Runtime:
         return await self._open.house.read(lambda tx: runs.get(tx, run_id))
 
     async def record(self, run_id: str, after: int = -1) -> list[RunEvent]:
-        """What is journaled of a run so far, without waiting. Raises: UnknownRun."""
+        """What is journaled of a run so far, as recorded, without waiting. Raises: UnknownRun."""
         row, found = await self._open.record_after(run_id, after)
-        return [self._open.shown(event, row.pattern) for event in found]
+        return [self._open.typed(event, row.pattern) for event in found]
 
     async def replay(self, run_id: str) -> Replayed:
         """Re-execute a recorded run with no model and no tool call; says where it would differ."""

@@ -108,7 +108,7 @@ async def turn_request(run: Run, desk: Desk) -> Asked:
         tools=_offered(run, desk),
         output=desk.output.spec if desk.output else None,
         beside=lambda reply: (_decision(run, desk, reply),),
-        stream=unguarded and desk.output is None,
+        stream=unguarded and desk.output is None and not run.veil.on,  # no half of a token
     )
 
 
