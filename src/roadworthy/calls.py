@@ -28,6 +28,7 @@ from roadworthy.models.prices import Rates
 from roadworthy.models.tokens import fixed_bound, message_bound
 from roadworthy.run import Done, Run, Stop
 from roadworthy.store.database import Tx
+from roadworthy.transcript import as_told
 
 ATTEMPTS_PER_MODEL = 4
 LEAST_TOKENS = 200  # a shrunk reply below this is of no use to anybody
@@ -189,7 +190,7 @@ class _Trial:
         run, asked = self.run, self.asked
         return ModelRequest(
             instructions=asked.instructions,
-            messages=tuple(run.messages if asked.messages is None else asked.messages),
+            messages=run.told() if asked.messages is None else tuple(map(as_told, asked.messages)),
             tools=asked.tools,
             output=asked.output,
             settings=replace(run.agent.settings, max_tokens=most_tokens),

@@ -33,7 +33,7 @@ from roadworthy.messages import Message
 from roadworthy.meter import Meter
 from roadworthy.privacy import Privacy, Veil
 from roadworthy.result import Reason
-from roadworthy.transcript import runtime_note
+from roadworthy.transcript import as_told, runtime_note
 
 T = TypeVar("T")
 OutcomeT = TypeVar("OutcomeT", bound=RunEvent)
@@ -236,6 +236,7 @@ class Run:
         self.live = ports.live
         self.veil = Veil(ports.privacy, self.user.tenant, self.conversation or self.id)
         self.known = Known()
+        self._told: list[Message] = []  # `messages`, as models get them
         self.reserved = past.reserved  # whether the closing answer's reserve is held
         self.done: list[str] = []  # for the report: what succeeded
         self.effects_done: dict[str, ToolSucceeded] = {}  # since the user last spoke
@@ -378,6 +379,11 @@ class Run:
     def note(self, text: str) -> None:
         """Tell the model something of the runtime, as part of the conversation."""
         self.messages.append(runtime_note(text))
+
+    def told(self) -> tuple[Message, ...]:
+        """The messages as models get them; each is looked at once."""
+        self._told += map(as_told, self.messages[len(self._told) :])
+        return tuple(self._told)
 
     def govern(self, turn: int) -> Limits:
         """The limits of this turn: those in force when it was answered, else the newest."""
