@@ -24,7 +24,7 @@ from roadworthy.errors import (
     RunError,
     UnknownApproval,
 )
-from roadworthy.events import RunReopened, RunStarted, SegmentStarted
+from roadworthy.events import InputReceived, RunReopened, RunStarted, RunWaiting, SegmentStarted
 from roadworthy.executor import Executor
 from roadworthy.limits import Limits
 from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
@@ -37,6 +37,7 @@ from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.journal import append_outside
 from roadworthy.store.runs import NewRun, RunRow
+from roadworthy.store.waits import WaitRow
 from roadworthy.tools.registry import Refused
 
 RELEASE = "0.1.0"
@@ -76,6 +77,14 @@ class Request:
         )
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """The run that does it, and the position after which it tells of this request."""
+
+    run_id: str
+    after: int = -1
+
+
 class Intake:
     """The incoming side of one process."""
 
@@ -84,8 +93,8 @@ class Intake:
         self._house = executor.house
         self._seals: dict[str, Seal] = {}
 
-    async def accept(self, request: Request, *, mine: bool) -> str:
-        """The id of the new run, of the one this key made before, or of the one that asked.
+    async def accept(self, request: Request, *, mine: bool) -> Accepted:
+        """The new run, the one this key made before, or the one that asked.
 
         mine: this process executes it. A run outside any conversation waits for no other, so the
         commit that accepts it claims it too and opens its first segment.
@@ -102,10 +111,10 @@ class Intake:
         position = Position(run_id, 0, 0, seal)
         claims = mine and request.conversation is None
 
-        def apply(tx: Tx) -> str | RunRow:
+        def apply(tx: Tx) -> Accepted | RunRow:
             known = runs.known_run(tx, new)
             if known is not None:
-                return known
+                return Accepted(known)
             if request.conversation is not None:
                 _check_owner(tx, request)
                 asking = _asking(tx, request, seal, now)
@@ -115,7 +124,7 @@ class Intake:
             tx.emit(started)
             claimed = runs.claim(tx, run_id, self._house.holder, now) if claims else None
             if claimed is None:
-                return run_id
+                return Accepted(run_id)
             position.epoch, segment = claimed
             tx.emit(SegmentStarted(segment=segment, epoch=position.epoch))
             return runs.get(tx, run_id)
@@ -128,8 +137,8 @@ class Intake:
         if isinstance(accepted, RunRow):
             fresh = Loaded(row=accepted, events=(started,), waits=(), history=(), seal=seal)
             self._executor.begin(fresh, position)
-            return run_id
-        return cast(str, accepted)
+            return Accepted(run_id)
+        return cast(Accepted, accepted)
 
     async def answer(self, wait_id: str, run_id: str, answer: Mapping[str, Any]) -> None:
         """Answer a wait once and make its run executable. Raises: UnknownApproval."""
@@ -291,7 +300,7 @@ def _check_owner(tx: Tx, request: Request) -> None:
         )
 
 
-def _told_before(tx: Tx, request: Request) -> str | None:
+def _told_before(tx: Tx, request: Request) -> Accepted | None:
     """The run that this very request answered before; sent again, it changes nothing.
 
     Raises: IdempotencyConflict: the key was used for another answer.
@@ -306,11 +315,22 @@ def _told_before(tx: Tx, request: Request) -> str | None:
                 "new key for a new request."
             )
         if key == request.key:
-            return wait.run_id
+            return Accepted(wait.run_id, _asked_at(tx, wait))
     return None
 
 
-def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> str | None:
+def _asked_at(tx: Tx, wait: WaitRow) -> int:
+    """Where the run told that it waits for this answer."""
+    place = -1
+    for event in runs.events(tx, wait.run_id):
+        if isinstance(event, RunWaiting):
+            place = event.seq
+        elif isinstance(event, InputReceived) and event.key == wait.key:
+            break
+    return place
+
+
+def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> Accepted | None:
     """A message to a conversation whose active run asks the user is the answer to it."""
     place = request.user.tenant, request.conversation or ""
     told = _told_before(tx, request)
@@ -327,7 +347,7 @@ def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> str | None:
             }
             waits.answer(tx, wait.id, answer, seal, now)
             runs.wake(tx, active, now)
-            return active
+            return Accepted(active, runs.last_seq(tx, active))
     if request.options.when_busy == "reject":
         raise ConversationBusy(
             f"Conversation {request.conversation!r} has an active run ({active}). Wait for it, or "

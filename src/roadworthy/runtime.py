@@ -16,7 +16,7 @@ from roadworthy.context import User
 from roadworthy.errors import ConfigurationError, RunError, UnknownApproval
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
 from roadworthy.executor import Replayed
-from roadworthy.intake import Request, checked_input
+from roadworthy.intake import Accepted, Request, checked_input
 from roadworthy.limits import Budget, Limits, Price
 from roadworthy.live import Told
 from roadworthy.loop_thread import LoopThread, running_loop
@@ -221,10 +221,40 @@ class Runtime:
         options: RunOptions | None = None,
     ) -> str:
         """Accept a request durably and execute it in the background. Returns the run's id."""
-        opened = self._open
+        request = self._request(
+            pattern, input, user=user, conversation=conversation, key=key, options=options
+        )
+        return (await self._accept(request)).run_id
+
+    async def follow(
+        self,
+        pattern: Agent[Any, Any],
+        input: UserInput,
+        *,
+        user: User | str = "anonymous",
+        conversation: str | None = None,
+        key: str | None = None,
+        options: RunOptions | None = None,
+    ) -> tuple[str, AsyncIterator[StreamEvent]]:
+        """`start`, and the events that `stream` would yield: of an answer, those that follow it."""
+        request = self._request(
+            pattern, input, user=user, conversation=conversation, key=key, options=options
+        )
+        accepted = await self._accept(request)
+        return accepted.run_id, self.events(accepted.run_id, accepted.after)
+
+    def _request(
+        self,
+        pattern: Agent[Any, Any],
+        input: UserInput,
+        *,
+        user: User | str,
+        conversation: str | None,
+        key: str | None,
+        options: RunOptions | None,
+    ) -> Request:
         who = user if isinstance(user, User) else User(user)
-        opened.executor.register(pattern)
-        request = Request(
+        return Request(
             pattern=pattern,
             input=checked_input(input),
             user=who,
@@ -232,12 +262,16 @@ class Runtime:
             key=key,
             options=options or RunOptions(),
         )
+
+    async def _accept(self, request: Request) -> Accepted:
+        opened = self._open
+        opened.executor.register(request.pattern)
         await opened.check(request)
         mine = opened.keeper.owner
-        run_id = await opened.intake.accept(request, mine=mine)
+        accepted = await opened.intake.accept(request, mine=mine)
         if mine:
-            opened.engine.start(run_id)
-        return run_id
+            opened.engine.start(accepted.run_id)
+        return accepted
 
     async def stream(
         self,
@@ -253,10 +287,10 @@ class Runtime:
 
         Leaving the loop early does not cancel the run; `events` re-attaches.
         """
-        run_id = await self.start(
+        _, events = await self.follow(
             pattern, input, user=user, conversation=conversation, key=key, options=options
         )
-        async for event in self.events(run_id):
+        async for event in events:
             yield event
 
     async def events(self, run_id: str, after: int = -1) -> AsyncIterator[StreamEvent]:

@@ -255,6 +255,13 @@ def revise(why: str, revisions: int) -> int:
     return revisions + 1
 
 
+async def handed_over(run: Run, asked: Escalate) -> Stop:
+    """Why a person is needed. Its words are the model's: users see them, so they are checked."""
+    verdict = await checked(run, "output", asked.why, f"turn/{run.turn}/why_checked")
+    why = verdict.text if verdict.verdict.action == "allow" else "The agent asked for a person."
+    return Stop("escalated", why, text=asked.text)
+
+
 def object_to(run: Run, verdict: Verdict, revisions: int) -> int:
     """An output guardrail objected: let the model write again, or stop. Raises: Stop."""
     if verdict.action == "revise":

@@ -26,7 +26,9 @@ from roadworthy import (
     tool,
 )
 from roadworthy.errors import RunError
+from roadworthy.events import EscalationRaised
 from roadworthy.testing import ScriptedModel
+from tests.scenarios.world import of_kind
 
 PRICED = Price(input=1, output=10)
 
@@ -176,3 +178,19 @@ async def test_nobody_speaks_as_the_runtime(tmp_path: Path) -> None:
         assert "[runtime]" in asked.instructions
         assert (await rt.history("c"))[0].text == attack  # the record keeps what was said
         assert not (await rt.replay(result.run_id)).differences
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("The SECRET is out.", "The agent asked for a person."), ("Ana is angry.", "Ana is angry.")],
+)
+async def test_why_a_person_is_asked_for_is_checked_like_an_answer(
+    tmp_path: Path, reason: str, told: str
+) -> None:
+    model = ScriptedModel([["Wait.", ToolCall("escalate", {"reason": reason})]])
+    desk = Agent("desk", model=model, guardrails=[no_secrets])
+    async with Runtime(url(tmp_path)) as rt:
+        result = await rt.run(desk, "Help")
+        (raised,) = await of_kind(rt, result.run_id, EscalationRaised)
+        assert not (await rt.replay(result.run_id)).differences
+    assert (result.reason, result.report.why, raised.detail) == ("escalated", told, told)

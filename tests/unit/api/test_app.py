@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from roadworthy import Runtime
-from roadworthy.api import asgi, create_app
+from roadworthy.api import asgi, create_app, problems
 from roadworthy.api.door import MOST_BYTES
-from roadworthy.errors import ConfigurationError
+from roadworthy.errors import ConfigurationError, RoadworthyError
 from tests.unit.api.desks import runtime
 
 
@@ -27,6 +28,7 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
 
 
 JSON = {"content-type": "application/json"}
+FOREIGN = {"origin": "http://elsewhere"}
 
 
 async def post(client: httpx.AsyncClient, agent: str, **more: object) -> dict[str, Any]:
@@ -109,6 +111,28 @@ async def test_a_question_is_answered_in_its_conversation(client: httpx.AsyncCli
     assert (asked["status"], asked["question"]) == ("waiting", "Which?")
     done = await post(client, "asker", conversation="c", input="A-17")
     assert (done["run_id"], done["status"]) == (asked["run_id"], "completed")
+
+
+async def test_the_stream_of_an_answer_tells_what_follows_it(client: httpx.AsyncClient) -> None:
+    body = {"agent": "asker", "input": "Where?", "conversation": "c"}
+    asked = frames(await client.post("/v1/runs/stream", json=body))
+    assert asked[-1]["type"] == "RunWaiting"
+    answer = body | {"input": "A-17"}
+    key = {"Idempotency-Key": "answer"}
+    told = frames(await client.post("/v1/runs/stream", json=answer, headers=key))
+    assert next(e["seq"] for e in told if "seq" in e) == asked[-1]["seq"] + 1
+    assert told[-1]["type"] == "RunEnded"
+    again = frames(await client.post("/v1/runs/stream", json=answer, headers=key))
+    assert again == [e for e in told if "seq" in e]
+
+
+async def test_the_one_agent_there_is_need_not_be_named(tmp_path: Path) -> None:
+    async with runtime(tmp_path) as rt:
+        alone = create_app(rt, [agent for agent in rt.patterns if agent.name == "echo"])
+        transport = httpx.ASGITransport(alone)
+        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as asks:
+            response = await asks.post("/v1/runs", json={"input": "Hello"})
+    assert response.json()["text"] == "Hello"
 
 
 @pytest.mark.requirement("REC-5", "CST-4")
@@ -209,6 +233,17 @@ async def test_a_trace_says_what_was_done_and_what_it_cost(client: httpx.AsyncCl
         ("GET", "/v1/runs/none/events", {}, 404, "unknown_run"),
         ("GET", "/v1/runs/none/trace", {}, 404, "unknown_run"),
         ("GET", "/v1/runs?most=0", {}, 422, "invalid_request"),
+        ("GET", "/v1/conversations/c", {}, 422, "invalid_request"),
+        ("GET", "/v1/conversations/c?user=", {}, 422, "invalid_request"),
+        ("GET", "/v1/conversations/c?user=u", {}, 404, "unknown_conversation"),
+        ("POST", "/v1/runs", {"json": {"input": "x"}}, 422, "agent_missing"),
+        (
+            "POST",
+            "/v1/runs",
+            {"json": {"agent": "desk", "input": "x"}, "headers": FOREIGN},
+            403,
+            None,
+        ),
         ("POST", "/v1/runs/none/cancel", {"json": {}}, 404, "unknown_run"),
         ("POST", "/v1/approvals/no", {"json": {"decision": "approve", "by": "x"}}, 404, None),
         ("POST", "/v1/runs", {"json": {"agent": "no", "input": "x"}}, 404, "unknown_agent"),
@@ -243,6 +278,28 @@ async def test_every_error_has_one_shape(
     assert set(body) == {"error", "message", "mend"}
     assert body["error"] == (code or body["error"])
     assert body["message"]
+    assert body["mend"]
+
+
+def kinds_of(error: type[RoadworthyError]) -> list[type[RoadworthyError]]:
+    return [error, *(kind for sub in error.__subclasses__() for kind in kinds_of(sub))]
+
+
+@pytest.mark.parametrize("kind", kinds_of(RoadworthyError))
+async def test_every_kind_of_error_says_how_to_mend_it(kind: type[RoadworthyError]) -> None:
+    assert "mend" in vars(kind), "the mend of a wider kind is rarely that of this one"
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/")
+    async def fail() -> None:
+        raise kind("It went wrong.")
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as asks:
+        response = await asks.get("/")
+    assert response.status_code >= 400
+    assert response.json()["mend"] == kind.mend
 
 
 async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient) -> None:
