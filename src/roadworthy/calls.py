@@ -99,7 +99,7 @@ class ModelCalls:
         attempt = run.tried(asked.key)
         error: ModelError = ModelRejected("no model was tried")
         request_hash = _request_hash(run, asked)
-        for model in self.catalog.chain(wanted):
+        for model in self.catalog.chain(wanted, run.user.tenant):
             last = attempt + ATTEMPTS_PER_MODEL
             while attempt < last:
                 attempt += 1
@@ -149,7 +149,8 @@ class ModelCalls:
 
     def closing_reserve(self, run: Run) -> tuple[str, Amount] | None:
         """What one short last answer costs at worst; held from the first paid call on."""
-        model = self.catalog.chain(self.catalog.smallest(run.options.model or run.agent.model))[0]
+        wanted = self.catalog.smallest(run.options.model or run.agent.model)
+        model = self.catalog.chain(wanted, run.user.tenant)[0]
         nanos = self.catalog.rates(model).worst(CLOSING_INPUT, CLOSING_OUTPUT)
         return (closing_id(run), Amount(nanos, CLOSING_INPUT + CLOSING_OUTPUT))
 

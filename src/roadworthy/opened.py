@@ -79,8 +79,9 @@ class Opened:
         Raises: ConfigurationError, PriceUnknown.
         """
         wanted = request.options.model or request.pattern.model
-        if not self.house.catalog.is_checked(wanted):
-            await asyncio.to_thread(self.house.catalog.check, wanted)
+        catalog, tenant = self.house.catalog, request.user.tenant
+        if not catalog.is_checked(wanted, tenant):
+            await asyncio.to_thread(catalog.check, wanted, tenant)
 
     async def close(self) -> None:
         await self.engine.close(grace=5.0)
