@@ -66,6 +66,7 @@ from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.journal import Journal
+from roadworthy.store.ownership import holder_of
 from roadworthy.store.runs import RunRow
 from roadworthy.tool_calls import Hands, ToolCalls
 from roadworthy.tools.execution import ToolThreads
@@ -335,17 +336,29 @@ class Executor:
         """The latest result of a run: its end, or what it waits for. None while it executes.
 
         here: no other process executes runs. Raises: UnknownRun, StoreVersionError; PatternUnknown:
-        nobody would ever execute it.
+        the process that executes runs does not know its agent.
         """
         row = await self.house.read(lambda tx: runs.get(tx, run_id))
         if run_id in self._unreadable:
             raise self._unreadable[run_id]
         if row.status in ("queued", "running"):
-            if here:
-                self.agent(row.pattern)
+            await self.check_known(row, here=here)
             return None
         found = _last_result((await self.load(run_id)).events)
         return self.typed(await self.house.veil(row).reveal(found), row.pattern) if found else None
+
+    async def check_known(self, row: RunRow, *, here: bool) -> None:
+        """Raises: PatternUnknown: the process that executes runs cannot execute this one."""
+        if here:
+            self.agent(row.pattern)
+        elif row.status == "queued":
+            pid = await self.house.read(lambda tx: _refused_by(tx, row.id))
+            if pid is not None:
+                raise PatternUnknown(
+                    f"Process {pid} executes the runs of this store and has no pattern "
+                    f"{row.pattern!r}. Register it there: Runtime(..., patterns=[{row.pattern}]). "
+                    f"Run {row.id} stays queued until then."
+                )
 
     def typed(self, result: RunResult[Any], pattern: str) -> RunResult[Any]:
         """The result with its output as the declared type (plain data for unknown patterns)."""
@@ -386,6 +399,12 @@ class Executor:
                     differences.append(f"{name}: recorded {then!r}, now {now!r}")
             differences += _unvisited(run)
         return Replayed(tuple(differences), result)
+
+
+def _refused_by(tx: Tx, run_id: str) -> int | None:
+    """The process that executes runs, when it has said that it does not know this one's."""
+    holder = holder_of(tx)
+    return holder[1] if holder is not None and waits.is_refused(tx, run_id, holder[0]) else None
 
 
 def _last_result(events: Iterable[RunEvent]) -> RunResult[Any] | None:

@@ -51,6 +51,7 @@ class Opened:
         busy_seconds: float,
         on_event: Callable[[StreamEvent], None] | None,
         privacy: Privacy | None = None,
+        execute: bool = True,
     ) -> None:
         self.clock = clock
         self.live = Live(on_event)
@@ -69,7 +70,7 @@ class Opened:
         self.journal.on_trouble = self._say_trouble_soon
         self.executor = Executor(self.house)
         self.engine = InlineEngine(self._execute)
-        self.keeper = Keeper(self.executor, self.engine)
+        self.keeper = Keeper(self.executor, self.engine, execute=execute)
         self.intake = Intake(self.executor)
 
     async def check(self, request: Request) -> None:

@@ -46,7 +46,8 @@ class Runtime:
     models the price table does not know. budgets: bounds over many runs. providers: options by
     provider or model name. on_event: called with every event of every run here, read-only.
     privacy: keeps personal data out of the store and away from models (`roadworthy.privacy`);
-    what is recorded, and so what on_event is told, then holds tokens.
+    what is recorded, and so what on_event is told, then holds tokens. execute: False only looks
+    and leaves requests and commands; another process executes them.
 
     Use as `with` or `async with`; no I/O happens before.
     """
@@ -63,6 +64,7 @@ class Runtime:
         on_event: Callable[[StreamEvent], None] | None = None,
         clock: Clock | None = None,
         privacy: Privacy | None = None,
+        execute: bool = True,
     ) -> None:
         self._settings = Settings.from_environment()
         self._database = Database(url or self._settings.url)
@@ -71,6 +73,7 @@ class Runtime:
         self._budgets = tuple(budgets)
         self._on_event = on_event
         self._privacy = privacy
+        self.execute = execute
         self._clock: Clock = clock or SystemClock()
         self._thread: LoopThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,6 +100,7 @@ class Runtime:
                 busy_seconds=self._settings.busy_seconds,
                 on_event=self._on_event,
                 privacy=self._privacy,
+                execute=self.execute,
             )
             for pattern in self._patterns:
                 self._opened.executor.register(pattern)
@@ -296,7 +300,7 @@ class Runtime:
     async def events(self, run_id: str, after: int = -1) -> AsyncIterator[StreamEvent]:
         """A run's events after position `after` (`event.seq`), then live ones, until it stops.
 
-        Raises: UnknownRun.
+        Raises: UnknownRun. PatternUnknown: its agent is not registered where runs execute.
         """
         opened = self._open
         queue = opened.live.watch(run_id)
@@ -308,6 +312,7 @@ class Runtime:
                     yield await opened.shown(event, row)
                 if row.status not in ("queued", "running"):
                     return
+                await opened.executor.check_known(row, here=opened.keeper.owner)
                 async for live in opened.follow(queue, after):
                     if isinstance(live, RunEvent):
                         after = live.seq
@@ -320,7 +325,7 @@ class Runtime:
     async def wait(self, run_id: str) -> RunResult[Any]:
         """The result, once the run has ended or waits.
 
-        Raises: UnknownRun; PatternUnknown: its agent is not registered here, where runs execute;
+        Raises: UnknownRun; PatternUnknown: its agent is not registered where runs execute;
         StoreError: nothing moves, the store is in trouble or too new.
         """
         opened = self._open

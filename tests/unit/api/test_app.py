@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,44 @@ async def test_health_fails_while_the_store_cannot_commit(
 async def test_nothing_to_serve_is_said_at_once() -> None:
     with pytest.raises(ConfigurationError, match="no agent to serve"):
         asgi(Runtime())
+
+
+# --- mounted ----------------------------------------------------------------------------------
+
+
+async def test_it_is_mounted_in_an_app_of_ones_own(tmp_path: Path) -> None:
+    rt = runtime(tmp_path)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with rt:
+            yield
+
+    own = FastAPI(lifespan=lifespan)
+    own.mount("/agents", asgi(rt))
+
+    @own.get("/hello")
+    async def hello() -> str:
+        return (await rt.run(rt.patterns[0], "Where is A-17?")).text
+
+    transport = httpx.ASGITransport(own, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as asks:
+        body = {"agent": "desk", "input": "Where is A-17?"}
+        early = await asks.post("/agents/v1/runs", json=body)
+        assert early.status_code == 500
+        assert "async with Runtime" in early.json()["message"]
+        async with own.router.lifespan_context(own):
+            assert (await asks.get("/hello")).json() == "Two lamps."
+            done = (await asks.post("/agents/v1/runs", json=body)).json()
+            assert done["text"] == "Two lamps."
+            told = frames(await asks.post("/agents/v1/runs/stream", json=body))
+            assert told[-1]["result"]["text"] == "Two lamps."
+            wrong = await asks.post("/agents/v1/runs", json={})
+            assert set(wrong.json()) == {"error", "message", "mend"}
+            assert (await asks.get("/agents/nothing")).json()["error"] == "not_found"
+            assert (await asks.get(f"/agents/runs/{done['run_id']}")).status_code == 200
+        with pytest.raises(ConfigurationError, match="not open"):
+            await rt.runs()
 
 
 # --- the page ---------------------------------------------------------------------------------
