@@ -30,6 +30,7 @@ from roadworthy.result import Reason
 from roadworthy.retries import Backoff, ModelTries, rest
 from roadworthy.run import Done, Run, Stop
 from roadworthy.store.database import Tx
+from roadworthy.transcript import as_told
 
 ATTEMPTS_PER_MODEL = 4
 LEAST_TOKENS = 200  # a shrunk reply below this is of no use to anybody
@@ -105,7 +106,7 @@ class ModelCalls:
             wanted = self.catalog.smallest(wanted)
         attempt, tries = run.tried(asked.key), ModelTries.recorded(run, asked.key)
         request_hash = _request_hash(run, asked)
-        for model in self.catalog.chain(wanted):
+        for model in self.catalog.chain(wanted, run.user.tenant):
             for left in range(tries.left(model.name, ATTEMPTS_PER_MODEL), 0, -1):
                 await rest(run, tries.retry_at)
                 attempt += 1
@@ -148,7 +149,8 @@ class ModelCalls:
 
     def closing_reserve(self, run: Run) -> tuple[str, Amount] | None:
         """What one short last answer costs at worst; held from the first paid call on."""
-        model = self.catalog.chain(self.catalog.smallest(run.options.model or run.agent.model))[0]
+        wanted = self.catalog.smallest(run.options.model or run.agent.model)
+        model = self.catalog.chain(wanted, run.user.tenant)[0]
         nanos = self.catalog.rates(model).worst(CLOSING_INPUT, CLOSING_OUTPUT)
         return (closing_id(run), Amount(nanos, CLOSING_INPUT + CLOSING_OUTPUT))
 
@@ -176,7 +178,7 @@ class _Trial:
         request = self._request(most)
         started = run.clock.monotonic()
         try:
-            reply = await self._exchange(request)
+            reply = await run.veil.conceal(await self._exchange(request))
         except ModelError as error:
             retry_at = None
             if error.retryable and nth < ATTEMPTS_PER_MODEL:
@@ -194,7 +196,7 @@ class _Trial:
         run, asked = self.run, self.asked
         return ModelRequest(
             instructions=asked.instructions,
-            messages=tuple(run.messages if asked.messages is None else asked.messages),
+            messages=run.told() if asked.messages is None else tuple(map(as_told, asked.messages)),
             tools=asked.tools,
             output=asked.output,
             settings=replace(run.agent.settings, max_tokens=most_tokens),

@@ -25,21 +25,31 @@ Stops (how a run's code is left; not errors) are in `roadworthy.run`.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class RoadworthyError(Exception):
-    """Root of everything Roadworthy raises on purpose."""
+    """Root of everything Roadworthy raises on purpose. `mend`: what to do about this kind."""
+
+    mend: ClassVar[str] = "Read the message; the log of the process that raised it says more."
 
 
 class DeclarationError(RoadworthyError):
     """A declaration is wrong; the message says which and how to mend it."""
 
+    mend = "Correct the declaration that the message names, and start the process again."
+
 
 class ConfigurationError(RoadworthyError):
     """A setting, credential or optional package is missing or wrong."""
 
+    mend = "Set or correct what the message names, and start the process again."
+
 
 class PriceUnknown(ConfigurationError):
     """No price is known for a model. Unknown is refused, never free."""
+
+    mend = "Declare its price: Runtime(..., prices={...}), or Price.free()."
 
     def __init__(self, model: str) -> None:
         super().__init__(
@@ -53,49 +63,73 @@ class PriceUnknown(ConfigurationError):
 class StoreError(RoadworthyError):
     """The store refused or lost an operation."""
 
+    mend = "Ask again in a moment; if it stays, look at the store and its disk."
+
 
 class StoreUnavailable(StoreError):
     """The store cannot commit (full disk, locked for long, corrupt, unreachable)."""
+
+    mend = "Free the disk or the lock that the message names. What was accepted is kept."
 
 
 class StoreVersionError(StoreError):
     """The store or one of its journals was written by an unknown release."""
 
+    mend = "Open the store with the newest release that has written to it."
+
 
 class Fenced(StoreError):
     """Another process owns this run now (its epoch moved on). Nothing was written."""
+
+    mend = "Nothing is lost: ask again, the process that owns the run now will answer."
 
 
 class RunError(RoadworthyError):
     """What was asked cannot be done with this run."""
 
+    mend = "Correct the request as the message says, and send it again."
+
 
 class UnknownRun(RunError):
     """No run has this id in this store."""
+
+    mend = "Use the id that the start of the run gave, with the store it was started in."
 
 
 class UnknownApproval(RunError):
     """No approval has this id, or it was decided or has expired."""
 
+    mend = "Read the run again: its result lists the approvals that are open."
+
 
 class NotResumable(RunError):
     """Only `partial` and limit-stopped runs can be resumed; others need a new run."""
+
+    mend = "Start a new run."
 
 
 class PatternUnknown(RunError):
     """The run's pattern is not registered in this process."""
 
+    mend = "Open the runtime with the agent: Runtime(..., patterns=[agent])."
+
 
 class IdempotencyConflict(RunError):
     """The same idempotency key was used before with another request (HTTP 409)."""
+
+    mend = "Use a new key for a new request; repeat a request unchanged."
 
 
 class ConversationBusy(RunError):
     """The conversation's active run is not over, and the message was not to be queued."""
 
+    mend = 'Wait for the active run, or send with when_busy="queue".'
+
 
 class RunNotCompleted(RunError):
     """`RunResult.unwrap()` was called on a run that did not complete with an output."""
+
+    mend = "Look at status and report before you unwrap."
 
 
 class ToolError(RoadworthyError):
@@ -105,6 +139,8 @@ class ToolError(RoadworthyError):
     tells the model (reads, and effects that are safe under their key).
     """
 
+    mend = "Call the tool as its message says."
+
     def __init__(self, message: str, *, retry: bool = False) -> None:
         super().__init__(message)
         self.retry = retry
@@ -113,12 +149,16 @@ class ToolError(RoadworthyError):
 class NotApplied(ToolError):
     """Raise it when the effect surely did not happen: the call may then be tried again."""
 
+    mend = "Call the tool again."
+
     def __init__(self, message: str, *, retry: bool = True) -> None:
         super().__init__(message, retry=retry)
 
 
 class ModelError(RoadworthyError):
     """One attempt at a model call failed. `retry_after` in seconds when the provider said so."""
+
+    mend = "Ask again later, or name another model."
 
     retryable = False
     charge_unknown = False
@@ -131,17 +171,23 @@ class ModelError(RoadworthyError):
 class ModelRateLimited(ModelError):
     """HTTP 429: nothing was charged, try later."""
 
+    mend = "Ask again later, or raise the quota at the provider."
+
     retryable = True
 
 
 class ModelUnavailable(ModelError):
     """The provider refused or failed before working (5xx, connection refused): try again."""
 
+    mend = "Ask again later, or give the tier a second model to fall back on."
+
     retryable = True
 
 
 class ModelOutcomeUnknown(ModelError):
     """Timeout, reset or cut reply after the request left: it may have been charged."""
+
+    mend = "Raise ModelSettings(timeout=), or ask for shorter answers."
 
     retryable = True
     charge_unknown = True
@@ -150,10 +196,16 @@ class ModelOutcomeUnknown(ModelError):
 class ModelRejected(ModelError):
     """The provider refuses this request for good (bad request, quota, not found)."""
 
+    mend = "Correct the request or the model's name as the message says."
+
 
 class ModelContextOverflow(ModelRejected):
     """The request is longer than the model's context window."""
 
+    mend = "Send less: a shorter conversation, smaller tool results."
+
 
 class ModelAuthenticationFailed(ModelRejected):
     """The provider refused the credentials."""
+
+    mend = "Set the provider's key to one that it accepts."

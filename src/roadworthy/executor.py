@@ -41,6 +41,7 @@ from roadworthy.live import Live
 from roadworthy.loop import converse
 from roadworthy.messages import Message
 from roadworthy.models.catalog import Catalog
+from roadworthy.privacy import Privacy, Veil
 from roadworthy.record import (
     Loaded,
     changes,
@@ -65,6 +66,8 @@ from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.journal import Journal
+from roadworthy.store.ownership import holder_of
+from roadworthy.store.runs import RunRow
 from roadworthy.tool_calls import Hands, ToolCalls
 from roadworthy.tools.execution import ToolThreads
 from roadworthy.tools.outputs import OutputReader
@@ -85,11 +88,16 @@ class House:
     catalog: Catalog
     ledger: Ledger
     threads: ToolThreads
+    privacy: Privacy | None = None
     holder: str = field(default_factory=lambda: secrets.token_hex(8))
 
     async def read(self, query: Callable[[Tx], T]) -> T:
         """A query in a thread of its own, on committed rows."""
         return await asyncio.to_thread(self.database.read, query)
+
+    def veil(self, row: RunRow) -> Veil:
+        """What stands between a run and its readers."""
+        return Veil(self.privacy, row.tenant, row.conversation or row.id)
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,9 @@ class Executor:
         """
         try:
             run = self._active.get(run_id) or await self._take(run_id)
-            return None if run is None else self.typed(await self._segment(run), run.agent.name)
+            if run is None:
+                return None
+            return self.typed(await run.veil.reveal(await self._segment(run)), run.agent.name)
         except Fenced:
             log.warning("run %s was taken over", run_id, extra={"run": run_id})
         except StoreVersionError as error:
@@ -222,7 +232,7 @@ class Executor:
                 log.exception("run %s failed", run.id, extra={"run": run.id})
             if result is None:  # else it ended or waits already: its dependencies failed to close
                 why = str(error) if expected else f"{type(error).__name__}: {error}"
-                result = await close(run, desk, Stop("error", why))
+                result = await close(run, desk, Stop("error", await run.veil.conceal(why)))
         log.info(
             "%s %s: $%s", result.status, result.reason, result.usage.usd, extra={"run": run.id}
         )
@@ -306,7 +316,8 @@ class Executor:
             options=options,
             messages=(*options.history, *loaded.history, started.input),
         )
-        ports = Ports(journal=journal, live=self.house.live, clock=self.house.clock)
+        house = self.house
+        ports = Ports(journal=journal, live=house.live, clock=house.clock, privacy=house.privacy)
         run = Run(brief, position, past_of(loaded), ports)
         if is_cancelled(loaded.events):
             run.cancel()
@@ -316,25 +327,29 @@ class Executor:
         """The latest result of a run: its end, or what it waits for. None while it executes.
 
         here: no other process executes runs. Raises: UnknownRun, StoreVersionError; PatternUnknown:
-        nobody would ever execute it.
+        the process that executes runs does not know its agent.
         """
         row = await self.house.read(lambda tx: runs.get(tx, run_id))
         if run_id in self._unreadable:
             raise self._unreadable[run_id]
         if row.status in ("queued", "running"):
-            if here:
-                self.agent(row.pattern)
+            await self.check_known(row, here=here)
             return None
-        loaded = await self.load(run_id)
-        return self.last_result(loaded.events, row.pattern)
+        found = _last_result((await self.load(run_id)).events)
+        return self.typed(await self.house.veil(row).reveal(found), row.pattern) if found else None
 
-    def last_result(self, events: Iterable[RunEvent], pattern: str) -> RunResult[Any] | None:
-        """The result in the last RunEnded or RunWaiting, its output typed where possible."""
-        found: RunResult[Any] | None = None
-        for event in events:
-            if isinstance(event, RunEnded | RunWaiting):
-                found = event.result
-        return None if found is None else self.typed(found, pattern)
+    async def check_known(self, row: RunRow, *, here: bool) -> None:
+        """Raises: PatternUnknown: the process that executes runs cannot execute this one."""
+        if here:
+            self.agent(row.pattern)
+        elif row.status == "queued":
+            pid = await self.house.read(lambda tx: _refused_by(tx, row.id))
+            if pid is not None:
+                raise PatternUnknown(
+                    f"Process {pid} executes the runs of this store and has no pattern "
+                    f"{row.pattern!r}. Register it there: Runtime(..., patterns=[{row.pattern}]). "
+                    f"Run {row.id} stays queued until then."
+                )
 
     def typed(self, result: RunResult[Any], pattern: str) -> RunResult[Any]:
         """The result with its output as the declared type (plain data for unknown patterns)."""
@@ -358,7 +373,7 @@ class Executor:
         position = Position(run_id, -1, len(loaded.events), loaded.seal)
         run = self._build(loaded, position, self.house.journal)
         run.differences = differences = list[str]()
-        recorded = self.last_result(loaded.events, loaded.row.pattern)
+        recorded = _last_result(loaded.events)
         if recorded is not None and "outside" in MARKS[recorded.reason]:
             run.barred = Stop(recorded.reason, recorded.report.why)
         result = None
@@ -375,6 +390,21 @@ class Executor:
                     differences.append(f"{name}: recorded {then!r}, now {now!r}")
             differences += _unvisited(run)
         return Replayed(tuple(differences), result)
+
+
+def _refused_by(tx: Tx, run_id: str) -> int | None:
+    """The process that executes runs, when it has said that it does not know this one's."""
+    holder = holder_of(tx)
+    return holder[1] if holder is not None and waits.is_refused(tx, run_id, holder[0]) else None
+
+
+def _last_result(events: Iterable[RunEvent]) -> RunResult[Any] | None:
+    """What the last RunEnded or RunWaiting came to, as recorded."""
+    found = None
+    for event in events:
+        if isinstance(event, RunEnded | RunWaiting):
+            found = event.result
+    return found
 
 
 def _unvisited(run: Run) -> list[str]:

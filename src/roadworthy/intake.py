@@ -6,6 +6,7 @@ is answered once.
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ from roadworthy.errors import (
     RunError,
     UnknownApproval,
 )
-from roadworthy.events import RunReopened, RunStarted, SegmentStarted
+from roadworthy.events import InputReceived, RunReopened, RunStarted, RunWaiting, SegmentStarted
 from roadworthy.executor import Executor
 from roadworthy.limits import Limits
 from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
+from roadworthy.privacy import Veil
 from roadworthy.record import Loaded, options_to
 from roadworthy.result import is_resumable
 from roadworthy.run import Position, RunOptions, Unit
@@ -35,6 +37,7 @@ from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.journal import add_event
 from roadworthy.store.runs import NewRun, RunRow
+from roadworthy.store.waits import WaitRow
 from roadworthy.tools.registry import Refused
 
 RELEASE = "0.1.0"
@@ -66,6 +69,14 @@ class Request:
         )
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """The run that does it, and the position after which it tells of this request."""
+
+    run_id: str
+    after: int = -1
+
+
 class Intake:
     """The incoming side of one process."""
 
@@ -74,8 +85,8 @@ class Intake:
         self._house = executor.house
         self._seals: dict[str, Seal] = {}
 
-    async def accept(self, request: Request, *, mine: bool) -> str:
-        """The id of the new run, of the one this key made before, or of the one that asked.
+    async def accept(self, request: Request, *, mine: bool) -> Accepted:
+        """The new run, the one this key made before, or the one that asked.
 
         mine: this process executes it. A run outside any conversation waits for no other, so the
         commit that accepts it claims it too and opens its first segment.
@@ -84,16 +95,18 @@ class Intake:
         _check_ids(request)
         now = self._house.clock.now()
         run_id = f"run_{now:x}{secrets.token_hex(5)}"
+        if self._house.privacy is not None:
+            request = await self._concealed(request, run_id)
         seal = await self.seal(request.user.tenant)
         new, started = self._new(run_id, request)
         declared = msgspec.json.encode(request.pattern.declared()).decode()
         position = Position(run_id, 0, 0, seal)
         claims = mine and request.conversation is None
 
-        def apply(tx: Tx) -> str | RunRow:
+        def apply(tx: Tx) -> Accepted | RunRow:
             known = runs.known_run(tx, new)
             if known is not None:
-                return known
+                return Accepted(known)
             if request.conversation is not None:
                 _check_owner(tx, request)
                 asking = _asking(tx, request, seal, now)
@@ -103,7 +116,7 @@ class Intake:
             tx.emit(started)
             claimed = runs.claim(tx, run_id, self._house.holder, now) if claims else None
             if claimed is None:
-                return run_id
+                return Accepted(run_id)
             position.epoch, segment = claimed
             tx.emit(SegmentStarted(segment=segment, epoch=position.epoch))
             return runs.get(tx, run_id)
@@ -116,12 +129,14 @@ class Intake:
         if isinstance(accepted, RunRow):
             fresh = Loaded(row=accepted, events=(started,), waits=(), history=(), seal=seal)
             self._executor.begin(fresh, position)
-            return run_id
-        return cast(str, accepted)
+            return Accepted(run_id)
+        return cast(Accepted, accepted)
 
     async def answer(self, wait_id: str, run_id: str, answer: Mapping[str, Any]) -> None:
         """Answer a wait once and make its run executable. Raises: UnknownApproval."""
         row = await self._house.read(lambda tx: runs.get(tx, run_id))
+        said = {name: answer[name] for name in ("arguments", "note") if name in answer}
+        answer = {**answer, **await self._house.veil(row).conceal(said)}
         seal = await self.seal(row.tenant)
         now = self._house.clock.now()
 
@@ -177,6 +192,24 @@ class Intake:
             )
             self._seals[tenant] = Seal(cast(bytes, key))
         return self._seals[tenant]
+
+    async def _concealed(self, request: Request, run_id: str) -> Request:
+        """The request as it is stored and hashed.
+
+        Without a conversation the values are the run's own: one sent again is concealed as that
+        run's, so that it reads the same, and another text under its key does not.
+        """
+        tenant, key = request.user.tenant, request.key
+        owner = request.conversation
+        if owner is None and key is not None:
+            owner = await self._house.read(lambda tx: runs.id_by_key(tx, tenant, key))
+        veil = Veil(self._house.privacy, tenant, owner or run_id)
+        history = await veil.conceal(tuple(request.options.history))
+        return dataclasses.replace(
+            request,
+            input=await veil.conceal(request.input),
+            options=dataclasses.replace(request.options, history=history),
+        )
 
     def _new(self, run_id: str, request: Request) -> tuple[NewRun, RunStarted]:
         agent = request.pattern
@@ -260,7 +293,7 @@ def _check_owner(tx: Tx, request: Request) -> None:
         )
 
 
-def _told_before(tx: Tx, request: Request) -> str | None:
+def _told_before(tx: Tx, request: Request) -> Accepted | None:
     """The run that this very request answered before; sent again, it changes nothing.
 
     Raises: IdempotencyConflict: the key was used for another answer.
@@ -275,11 +308,22 @@ def _told_before(tx: Tx, request: Request) -> str | None:
                 "new key for a new request."
             )
         if key == request.key:
-            return wait.run_id
+            return Accepted(wait.run_id, _asked_at(tx, wait))
     return None
 
 
-def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> str | None:
+def _asked_at(tx: Tx, wait: WaitRow) -> int:
+    """Where the run told that it waits for this answer."""
+    place = -1
+    for event in runs.events(tx, wait.run_id):
+        if isinstance(event, RunWaiting):
+            place = event.seq
+        elif isinstance(event, InputReceived) and event.key == wait.key:
+            break
+    return place
+
+
+def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> Accepted | None:
     """A message to a conversation whose active run asks the user is the answer to it."""
     place = request.user.tenant, request.conversation or ""
     told = _told_before(tx, request)
@@ -296,7 +340,7 @@ def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> str | None:
             }
             waits.answer(tx, wait.id, answer, seal, now)
             runs.wake(tx, active, now)
-            return active
+            return Accepted(active, runs.last_seq(tx, active))
     if request.options.when_busy == "reject":
         raise ConversationBusy(
             f"Conversation {request.conversation!r} has an active run ({active}). Wait for it, or "

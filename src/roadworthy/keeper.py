@@ -26,7 +26,8 @@ POLL_SECONDS = 0.05
 class Keeper:
     """The housekeeping of one process."""
 
-    def __init__(self, executor: Executor, engine: InlineEngine) -> None:
+    def __init__(self, executor: Executor, engine: InlineEngine, *, execute: bool = True) -> None:
+        """execute: False never takes the lease: this process looks and leaves commands."""
         self._executor = executor
         self._house = executor.house
         self._engine = engine
@@ -34,6 +35,8 @@ class Keeper:
         self._tasks: list[asyncio.Task[None]] = []
         self._batches = self._foreign = -1
         self._doubt = False
+        self._execute = execute
+        self._refused: set[str] = set()  # runs whose pattern is not known here, said once
         self.owner = False
 
     async def open(self) -> None:
@@ -56,10 +59,27 @@ class Keeper:
         """Hand every executable run to the engine."""
         for run_id, pattern in await self._house.read(runs.unfinished):
             begun = run_id in self._engine.running or run_id in self._executor.arriving
-            if self._executor.knows(pattern) and not begun:
+            if begun:
+                continue
+            if self._executor.knows(pattern):
                 self._engine.start(run_id)
+            elif run_id not in self._refused:
+                await self._refuse(run_id, pattern)
+
+    async def _refuse(self, run_id: str, pattern: str) -> None:
+        """Whoever waits for it in another process is told, instead of waiting in vain."""
+        log.warning(
+            "no pattern %r is registered here: it stays queued", pattern, extra={"run": run_id}
+        )
+        holder, now = self._house.holder, self._house.clock.now()
+        await self._house.journal.commit(
+            Unit(apply=lambda tx: waits.refuse(tx, run_id, holder, now))
+        )
+        self._refused.add(run_id)
 
     async def _renew(self) -> None:
+        if not self._execute:
+            return
         now = self._house.clock.now()
         try:
             held = await self._house.journal.commit(Unit(apply=lambda tx: take(tx, self._me, now)))

@@ -21,6 +21,7 @@ from roadworthy.turns import (
     admit,
     begin_turn,
     decide,
+    handed_over,
     heard,
     object_to,
     revise,
@@ -54,8 +55,8 @@ async def converse(run: Run, desk: Desk) -> RunResult[Any]:
                     else:
                         run.note(why)
                     revisions = revise(run, why, revisions)
-                case Escalate(why, text):
-                    return await close(run, desk, Stop("escalated", why, text=text))
+                case Escalate() as asked:
+                    return await close(run, desk, await handed_over(run, asked))
     except Suspend as waits:
         return await suspend(run, desk, waits)
     except Stop as stop:

@@ -24,6 +24,7 @@ from roadworthy.keeper import Keeper
 from roadworthy.limits import Budget
 from roadworthy.live import Live, Shown, Told
 from roadworthy.models.catalog import Catalog
+from roadworthy.privacy import Privacy
 from roadworthy.result import RunResult
 from roadworthy.store import runs
 from roadworthy.store.database import Database, Tx
@@ -40,7 +41,7 @@ _ROW = ("type", "key", "run_id", "seq", "at")
 class Opened:
     """Journal, engine, keeper and what else lives as long as a runtime is open."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root
         self,
         database: Database,
         clock: Clock,
@@ -49,6 +50,8 @@ class Opened:
         budgets: Sequence[Budget],
         busy_seconds: float,
         on_event: Callable[[StreamEvent], None] | None,
+        privacy: Privacy | None = None,
+        execute: bool = True,
     ) -> None:
         self.clock = clock
         self.live = Live(on_event)
@@ -62,11 +65,12 @@ class Opened:
             catalog=catalog,
             ledger=Ledger(self.journal, clock, budgets, busy_seconds),
             threads=self.threads,
+            privacy=privacy,
         )
         self.journal.on_trouble = self._say_trouble_soon
         self.executor = Executor(self.house)
         self.engine = InlineEngine(self._execute)
-        self.keeper = Keeper(self.executor, self.engine)
+        self.keeper = Keeper(self.executor, self.engine, execute=execute)
         self.intake = Intake(self.executor)
 
     async def check(self, request: Request) -> None:
@@ -76,8 +80,9 @@ class Opened:
         Raises: ConfigurationError, PriceUnknown.
         """
         wanted = request.options.model or request.pattern.model
-        if not self.house.catalog.is_checked(wanted):
-            await asyncio.to_thread(self.house.catalog.check, wanted)
+        catalog, tenant = self.house.catalog, request.user.tenant
+        if not catalog.is_checked(wanted, tenant):
+            await asyncio.to_thread(catalog.check, wanted, tenant)
 
     async def close(self) -> None:
         await self.engine.close(grace=5.0)
@@ -102,8 +107,13 @@ class Opened:
         if following is not None:
             self.engine.start(following)
 
-    def shown(self, event: RunEvent, pattern: str) -> RunEvent:
-        """An event as users see it: typed outputs."""
+    async def shown(self, event: StreamEvent, row: RunRow) -> StreamEvent:
+        """An event as users see it: what they are told in clear text, outputs typed."""
+        event = await self.house.veil(row).shown(event)
+        return self.typed(event, row.pattern) if isinstance(event, RunEvent) else event
+
+    def typed(self, event: RunEvent, pattern: str) -> RunEvent:
+        """An event with its output as the declared type."""
         if isinstance(event, RunEnded | RunWaiting) and event.result.output is not None:
             return msgspec.structs.replace(event, result=self.executor.typed(event.result, pattern))
         return event

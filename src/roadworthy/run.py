@@ -32,8 +32,9 @@ from roadworthy.events import (
 from roadworthy.limits import Limits, Usage
 from roadworthy.messages import Message
 from roadworthy.meter import Meter
+from roadworthy.privacy import Privacy, Veil
 from roadworthy.result import Reason
-from roadworthy.transcript import runtime_note
+from roadworthy.transcript import as_told, runtime_note
 
 T = TypeVar("T")
 OutcomeT = TypeVar("OutcomeT", bound=RunEvent)
@@ -205,6 +206,7 @@ class Ports:
     journal: JournalPort
     live: LivePort
     clock: Clock
+    privacy: Privacy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +236,9 @@ class Run:
         self.past = past
         self.clock = ports.clock
         self.live = ports.live
+        self.veil = Veil(ports.privacy, self.user.tenant, self.conversation or self.id)
         self.known = Known()
+        self._told: list[Message] = []  # `messages`, as models get them
         self.reserved = past.reserved  # whether the closing answer's reserve is held
         self.done: list[str] = []  # for the report: what succeeded
         self.effects_done: dict[str, ToolSucceeded] = {}  # since the user last spoke
@@ -315,7 +319,7 @@ class Run:
         """Something variable (time, an instruction function), read once and recorded."""
 
         async def effect() -> Done[Noted]:
-            return Done(Noted(key=key, value=read()))
+            return Done(Noted(key=key, value=await self.veil.conceal(read())))
 
         return (await self.step(key, effect)).value
 
@@ -395,6 +399,11 @@ class Run:
     def note(self, text: str) -> None:
         """Tell the model something of the runtime, as part of the conversation."""
         self.messages.append(runtime_note(text))
+
+    def told(self) -> tuple[Message, ...]:
+        """The messages as models get them; each is looked at once."""
+        self._told += map(as_told, self.messages[len(self._told) :])
+        return tuple(self._told)
 
     def govern(self, turn: int) -> Limits:
         """The limits of this turn: those in force when it was answered, else the newest."""

@@ -16,7 +16,7 @@ from roadworthy.context import User
 from roadworthy.errors import ConfigurationError, RunError, UnknownApproval
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
 from roadworthy.executor import Replayed
-from roadworthy.intake import Request, checked_input
+from roadworthy.intake import Accepted, Request, checked_input
 from roadworthy.limits import Budget, Limits, Price
 from roadworthy.live import Told
 from roadworthy.loop_thread import LoopThread, running_loop
@@ -24,6 +24,7 @@ from roadworthy.messages import Json, Message, UserInput
 from roadworthy.models.catalog import Catalog
 from roadworthy.models.providers import ProviderOptions
 from roadworthy.opened import Opened
+from roadworthy.privacy import Privacy, Veil
 from roadworthy.result import Decision, RunResult
 from roadworthy.run import RunOptions, Unit
 from roadworthy.settings import Settings, set_up_logging
@@ -45,6 +46,9 @@ class Runtime:
     and resume. tiers: name -> models in order of preference. prices: model name -> Price, for
     models the price table does not know. budgets: bounds over many runs. providers: options by
     provider or model name. on_event: called with every event of every run here, read-only.
+    privacy: keeps personal data out of the store and away from models (`roadworthy.privacy`);
+    what is recorded, and so what on_event is told, then holds tokens. execute: False only looks
+    and leaves requests and commands; another process executes them.
 
     Use as `with` or `async with`; no I/O happens before.
     """
@@ -60,6 +64,8 @@ class Runtime:
         providers: Mapping[str, ProviderOptions] | None = None,
         on_event: Callable[[StreamEvent], None] | None = None,
         clock: Clock | None = None,
+        privacy: Privacy | None = None,
+        execute: bool = True,
     ) -> None:
         self._settings = Settings.from_environment()
         self._database = open_database(url or self._settings.url)
@@ -67,6 +73,8 @@ class Runtime:
         self._catalog = Catalog(tiers or {}, prices or {}, providers or {})
         self._budgets = tuple(budgets)
         self._on_event = on_event
+        self._privacy = privacy
+        self.execute = execute
         self._clock: Clock = clock or SystemClock()
         self._thread: LoopThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -92,6 +100,8 @@ class Runtime:
                 budgets=self._budgets,
                 busy_seconds=self._settings.busy_seconds,
                 on_event=self._on_event,
+                privacy=self._privacy,
+                execute=self.execute,
             )
             for pattern in self._patterns:
                 self._opened.executor.register(pattern)
@@ -216,10 +226,40 @@ class Runtime:
         options: RunOptions | None = None,
     ) -> str:
         """Accept a request durably and execute it in the background. Returns the run's id."""
-        opened = self._open
+        request = self._request(
+            pattern, input, user=user, conversation=conversation, key=key, options=options
+        )
+        return (await self._accept(request)).run_id
+
+    async def follow(
+        self,
+        pattern: Agent[Any, Any],
+        input: UserInput,
+        *,
+        user: User | str = "anonymous",
+        conversation: str | None = None,
+        key: str | None = None,
+        options: RunOptions | None = None,
+    ) -> tuple[str, AsyncIterator[StreamEvent]]:
+        """`start`, and the events that `stream` would yield: of an answer, those that follow it."""
+        request = self._request(
+            pattern, input, user=user, conversation=conversation, key=key, options=options
+        )
+        accepted = await self._accept(request)
+        return accepted.run_id, self.events(accepted.run_id, accepted.after)
+
+    def _request(
+        self,
+        pattern: Agent[Any, Any],
+        input: UserInput,
+        *,
+        user: User | str,
+        conversation: str | None,
+        key: str | None,
+        options: RunOptions | None,
+    ) -> Request:
         who = user if isinstance(user, User) else User(user)
-        opened.executor.register(pattern)
-        request = Request(
+        return Request(
             pattern=pattern,
             input=checked_input(input),
             user=who,
@@ -227,12 +267,16 @@ class Runtime:
             key=key,
             options=options or RunOptions(),
         )
+
+    async def _accept(self, request: Request) -> Accepted:
+        opened = self._open
+        opened.executor.register(request.pattern)
         await opened.check(request)
         mine = opened.keeper.owner
-        run_id = await opened.intake.accept(request, mine=mine)
+        accepted = await opened.intake.accept(request, mine=mine)
         if mine:
-            opened.engine.start(run_id)
-        return run_id
+            opened.engine.start(accepted.run_id)
+        return accepted
 
     async def stream(
         self,
@@ -248,16 +292,16 @@ class Runtime:
 
         Leaving the loop early does not cancel the run; `events` re-attaches.
         """
-        run_id = await self.start(
+        _, events = await self.follow(
             pattern, input, user=user, conversation=conversation, key=key, options=options
         )
-        async for event in self.events(run_id):
+        async for event in events:
             yield event
 
     async def events(self, run_id: str, after: int = -1) -> AsyncIterator[StreamEvent]:
         """A run's events after position `after` (`event.seq`), then live ones, until it stops.
 
-        Raises: UnknownRun.
+        Raises: UnknownRun. PatternUnknown: its agent is not registered where runs execute.
         """
         opened = self._open
         queue = opened.live.watch(run_id)
@@ -266,14 +310,14 @@ class Runtime:
                 row, recorded = await opened.record_after(run_id, after)
                 for event in recorded:
                     after = event.seq
-                    yield opened.shown(event, row.pattern)
+                    yield await opened.shown(event, row)
                 if row.status not in ("queued", "running"):
                     return
+                await opened.executor.check_known(row, here=opened.keeper.owner)
                 async for live in opened.follow(queue, after):
                     if isinstance(live, RunEvent):
                         after = live.seq
-                        live = opened.shown(live, row.pattern)
-                    yield live
+                    yield await opened.shown(live, row)
                     if isinstance(live, RunEnded | RunWaiting):
                         return
         finally:
@@ -282,7 +326,7 @@ class Runtime:
     async def wait(self, run_id: str) -> RunResult[Any]:
         """The result, once the run has ended or waits.
 
-        Raises: UnknownRun; PatternUnknown: its agent is not registered here, where runs execute;
+        Raises: UnknownRun; PatternUnknown: its agent is not registered where runs execute;
         StoreError: nothing moves, the store is in trouble or too new.
         """
         opened = self._open
@@ -394,7 +438,8 @@ class Runtime:
                 found += transcript(earlier)
             return found
 
-        return await self._open.house.read(read)
+        house = self._open.house
+        return await Veil(house.privacy, tenant, conversation).reveal(await house.read(read))
 
     async def runs(self, most: int = 50) -> list[RunRow]:
         """The newest runs."""
@@ -405,9 +450,9 @@ class Runtime:
         return await self._open.house.read(lambda tx: runs.get(tx, run_id))
 
     async def record(self, run_id: str, after: int = -1) -> list[RunEvent]:
-        """What is journaled of a run so far, without waiting. Raises: UnknownRun."""
+        """What is journaled of a run so far, as recorded, without waiting. Raises: UnknownRun."""
         row, found = await self._open.record_after(run_id, after)
-        return [self._open.shown(event, row.pattern) for event in found]
+        return [self._open.typed(event, row.pattern) for event in found]
 
     async def replay(self, run_id: str) -> Replayed:
         """Re-execute a recorded run with no model and no tool call; says where it would differ."""

@@ -6,6 +6,8 @@ result, so any provider accepts the conversation, however the run ended.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
@@ -20,15 +22,49 @@ from roadworthy.events import (
     RunStarted,
     ToolOutcome,
 )
-from roadworthy.messages import File, Message, Text, ToolResult
+from roadworthy.messages import File, Message, Part, Text, ToolResult
 
+_MARK = "runtime"
+_BRACKETS = (
+    "\\[\uff3b\u3010\u3014\u3016\u3018\u301a\u27e6\u2772\u2045\u298b\ufe47\ufe5d\u300c\uff62"
+)
+_OPENING = re.compile(rf"[{_BRACKETS}](?![{_BRACKETS}\d\"',{{}}\]])")  # the rest: JSON, quickly
+# Where a line begins, for a model: after a break, and in JSON or code after a quote or an escape.
+_STARTS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\"'\\"
+_UNSEEN = ("Cf", "Cc", "Mn", "Me", "Mc", "Zs")
+_ALIKE = {  # letters of other scripts that look like those of the mark
+    alike: letter
+    for letter, others in {
+        "r": "\u0433\u1d26\u0280\uab47\uab48",
+        "u": "\u03c5\u057d\u1d1c\u028b\u0446",
+        "n": "\u043f\u0578\u057c\u0274\u03b7\u0438",
+        "t": "\u0442\u03c4\u1d1b",
+        "i": "\u0456\u0131\u03b9\u026a\u04cfl1|!",
+        "m": "\u043c\u1d0d\u03fb",
+        "e": "\u0435\u04bd\u1d07\u03b5\u0454" + "3",
+    }.items()
+    for alike in others
+}
 INPUT_CHECKED = "input/checked"
 REFUSED = "(This message was not accepted.)"
 
 
 def runtime_note(text: str) -> Message:
     """A word of the runtime to the model, in the user's place."""
-    return Message(role="user", parts=(Text(text=f"[runtime] {text}"),), by_runtime=True)
+    return Message(role="user", parts=(Text(text=f"[{_MARK}] {text}"),), by_runtime=True)
+
+
+def as_told(message: Message) -> Message:
+    """A message as a model gets it: no line of a user or a tool begins like a runtime's note.
+
+    Where one does, whatever its case, script and invisible characters, its bracket becomes "(".
+    The record keeps what was said. No text grows, so that the bound of its tokens holds.
+    """
+    if message.by_runtime or message.role == "assistant":
+        return message
+    parts = tuple(_plain_spoken(part) for part in message.parts)
+    changed = any(new is not old for new, old in zip(parts, message.parts, strict=True))
+    return replace(message, parts=parts) if changed else message
 
 
 def answer_checked(turn: int, index: int) -> str:
@@ -50,6 +86,44 @@ def loop_note(event: LoopNoticed) -> str:
         f"{event.tool} came to the same state {event.repeat} times; asking again changes nothing. "
         "Use another way, or answer with what you have."
     )
+
+
+def _plain_spoken(part: Part) -> Part:
+    said = part.text if isinstance(part, Text) else getattr(part, "content", "")
+    text = _OPENING.sub(_unbracketed, said)
+    if text == said:
+        return part
+    return replace(part, text=text) if isinstance(part, Text) else replace(part, content=text)
+
+
+def _unbracketed(bracket: re.Match[str]) -> str:
+    text, at = bracket.string, bracket.start()
+    return "(" if _spells_mark(text, at + 1) and _begins_line(text, at) else bracket[0]
+
+
+def _begins_line(text: str, at: int) -> bool:
+    """Whether no word stands before this place on what a model may read as its line."""
+    for place in range(at - 1, -1, -1):
+        char = text[place]
+        if char in _STARTS:
+            return True
+        if char.isalnum():
+            return char in "nrt" and text[place - 1 : place] == "\\"
+    return True
+
+
+def _spells_mark(text: str, at: int) -> bool:
+    """Whether what follows looks like the mark; what a reader would not see is skipped."""
+    matched = 0
+    for place in range(at, len(text)):
+        for char in unicodedata.normalize("NFKD", text[place]).casefold():
+            if matched == len(_MARK):
+                return not char.isalnum()
+            if _ALIKE.get(char, char) == _MARK[matched]:
+                matched += 1
+            elif not (char in " *_~`" or unicodedata.category(char) in _UNSEEN):
+                return False
+    return matched == len(_MARK)
 
 
 def transcript(events: Iterable[RunEvent]) -> list[Message]:

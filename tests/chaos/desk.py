@@ -185,7 +185,7 @@ async def drive(folder: Path, at: Callable[[str], None], _: object = None) -> No
     agent = agent_for(world)
     async with open_runtime(folder, agent) as rt:
         journal = rt._open.journal
-        journal._tx._connection.set_trace_callback(lambda sql: _boundary(sql, at))
+        journal._tx.connection.set_trace_callback(lambda sql: _boundary(sql, at))
         ids = []
         for name in RUNS:
             chat = name.partition("-")[0] if name in ("asks", "chat-1", "chat-2") else None

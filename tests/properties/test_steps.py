@@ -47,7 +47,7 @@ async def long_run(url: str) -> tuple[list[RunEvent], Counter[int]]:
     limits = Limits(turns=STEPS + 1, tool_calls=STEPS)
     agent = Agent("long", model=model, tools=[put], limits=limits)
     async with Runtime(url, on_event=seen) as rt:
-        rt._open.journal._tx._connection.set_trace_callback(statement)
+        rt._open.journal._tx.connection.set_trace_callback(statement)
         result = await rt.run(agent, "go")
         assert result.status == "completed", result.report
         assert (await rt.replay(result.run_id)).differences == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import TypeAlias
 
 import pytest
 
+from roadworthy import Agent, Runtime
+from roadworthy.testing import ScriptedModel
 from tests.scenarios.faces import Place, Server, Terminal, environment
 
 Chatting: TypeAlias = Callable[[str], Terminal]
@@ -170,6 +173,20 @@ def test_replay_says_whether_a_change_would_show(place: Place) -> None:
     differs = place.cli("replay", run_id, "desk.py")
     assert differs.returncode == 1
     assert "the request would differ" in differs.stdout
+
+
+def test_looking_executes_nothing(place: Place) -> None:
+    place.run("desk")
+    done = place.runs()[0]["id"]
+
+    async def leave_one() -> None:
+        async with Runtime(place.url, execute=False) as rt:
+            await rt.start(Agent("desk", model=ScriptedModel([])), "x")
+
+    asyncio.run(leave_one())
+    assert place.cli("replay", done, "desk.py").returncode == 0
+    place.cli("runs", "show", done, "--url", place.url)
+    assert [run["status"] for run in place.runs()] == ["queued", "completed"]
 
 
 # --- chat -------------------------------------------------------------------------------------

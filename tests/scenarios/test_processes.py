@@ -6,11 +6,13 @@ import asyncio
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from roadworthy import Agent, RunEvent, Runtime, ToolCall, tool
+from roadworthy.errors import PatternUnknown
 from roadworthy.events import RunEnded
 from roadworthy.messages import ModelRequest
 from roadworthy.testing import ScriptedModel
@@ -239,3 +241,51 @@ async def test_two_runtimes_of_one_process_share_the_file_too(tmp_path: Path) ->
             result = await second.run(agent, "Hello")
             assert (await first.result(result.run_id)).text == "Hi."
         assert (await first.run(agent, "Hello")).text == "Hi."
+
+
+def told(request: ModelRequest) -> str:
+    return "Done."
+
+
+async def wait_for(rt: Runtime, agent: Agent) -> None:
+    await rt.run(agent, "x", key="k")
+
+
+async def follow(rt: Runtime, agent: Agent) -> None:
+    async for _ in rt.stream(agent, "x", key="k"):
+        pass
+
+
+@pytest.mark.parametrize("ask", [wait_for, follow])
+async def test_a_guest_is_told_that_the_owner_does_not_know_its_agent(
+    tmp_path: Path, ask: Callable[[Runtime, Agent], Awaitable[None]]
+) -> None:
+    known = Agent("known", model=ScriptedModel(told))
+    strange = Agent("strange", model=ScriptedModel(told))
+    async with Runtime(url(tmp_path), patterns=[known]) as owner:
+        async with Runtime(url(tmp_path)) as guest:
+            assert (await guest.run(known, "x")).text == "Done."
+            with pytest.raises(PatternUnknown, match=r"no pattern 'strange'.*patterns=\[strange\]"):
+                await ask(guest, strange)
+        assert {row.pattern: row.status for row in await owner.runs()} == {
+            "known": "completed",
+            "strange": "queued",
+        }
+    async with (
+        Runtime(url(tmp_path), patterns=[known, strange]),
+        Runtime(url(tmp_path)) as guest,
+    ):
+        assert (await guest.run(strange, "x", key="k")).text == "Done."
+
+
+async def test_who_only_looks_executes_nothing(tmp_path: Path) -> None:
+    desk = Agent("desk", model=ScriptedModel(told))
+    looking = Runtime(url(tmp_path), patterns=[desk], execute=False)
+    async with looking:
+        run_id = await looking.start(desk, "x")
+        async with Runtime(url(tmp_path), patterns=[desk]) as rt:  # the lease is free for others
+            assert (await rt.result(run_id)).text == "Done."
+        assert (await looking.result(run_id)).text == "Done."
+        later = await looking.start(desk, "y")
+    async with Runtime(url(tmp_path), patterns=[desk], execute=False) as rt:
+        assert (await rt.find(later)).status == "queued"

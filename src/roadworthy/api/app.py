@@ -22,7 +22,9 @@ from roadworthy.runtime import Runtime
 
 _ABOUT = (
     "Runs of agents: durable, bounded, guarded, traced. Every error is `{error, message, mend}`. "
-    "There is no sign-in yet: bind to loopback, or put your own in front."
+    "There is no sign-in yet: bind to loopback, or put your own in front. `user` and `tenant` are "
+    "taken at their word, whoever has a run's id may read and act on it, and the list of runs is "
+    "of all users: give end users neither the list nor `detail=full`."
 )
 
 
@@ -70,9 +72,14 @@ def create_app(
     return app
 
 
-def asgi(rt: Runtime) -> ASGIApp:
-    """The app of an open runtime, to mount: `your_app.mount("/agents", asgi(rt))`."""
-    return create_app(rt)
+def asgi(rt: Runtime, patterns: Sequence[Agent[Any, Any]] | None = None) -> ASGIApp:
+    """The app to mount in one's own: `your_app.mount("/agents", asgi(rt))`.
+
+    A mounted app's lifespan is not run, so yours opens the runtime: `async with rt: yield`. Who
+    may reach it is yours to check as well (docs/decisions/0011).
+    Raises: ConfigurationError: there is nothing to run.
+    """
+    return create_app(rt, patterns)
 
 
 def _is_open(rt: Runtime) -> bool:

@@ -69,9 +69,12 @@ class OptionsBody(_Body):
 
 
 class RunRequest(_Body):
-    """A request to an agent: text, or a list of texts and files."""
+    """A request to an agent: text, or a list of texts and files.
 
-    agent: Name
+    `agent` may be left out where one alone is served.
+    """
+
+    agent: Name | None = None
     input: (
         Annotated[str, Field(pattern=r"\S")]
         | Annotated[list[Annotated[str, Field(min_length=1)] | FilePart], Field(min_length=1)]
@@ -120,7 +123,7 @@ class Problem(BaseModel):
 
     error: str
     message: str
-    mend: str | None = None
+    mend: str
 
 
 class Accepted(BaseModel):

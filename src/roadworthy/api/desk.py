@@ -5,9 +5,9 @@ Invariant: nothing runs that was not handed to `create_app`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Path, Request
 
@@ -16,8 +16,11 @@ from roadworthy.api.bodies import Result, RunRequest
 from roadworthy.api.problems import ApiError
 from roadworthy.context import User
 from roadworthy.errors import ConfigurationError
+from roadworthy.events import StreamEvent
 from roadworthy.result import ENDS
 from roadworthy.runtime import Runtime
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,20 @@ class Desk:
 
     async def start(self, request: RunRequest, key: str | None) -> str:
         """Accept a request. Returns the run's id. Raises: ApiError, RoadworthyError."""
-        agent = self.agents.get(request.agent)
-        if agent is None:
-            raise ApiError(
-                404,
-                "unknown_agent",
-                f"No agent {request.agent!r} is served here.",
-                f"Use one of: {', '.join(sorted(self.agents))}.",
-            )
+        return await self._accepted(self.rt.start, request, key)
+
+    async def follow(
+        self, request: RunRequest, key: str | None
+    ) -> tuple[str, AsyncIterator[StreamEvent]]:
+        """Accept a request: the run's id and what happens from now on. Raises: as `start`."""
+        return await self._accepted(self.rt.follow, request, key)
+
+    async def _accepted(
+        self, accept: Callable[..., Awaitable[T]], request: RunRequest, key: str | None
+    ) -> T:
+        agent = self._agent(request.agent)
         try:
-            return await self.rt.start(
+            return await accept(
                 agent,
                 request.user_input(),
                 user=User(request.user, request.tenant),
@@ -49,7 +56,19 @@ class Desk:
         except ConfigurationError as error:
             if request.options.model is None:
                 raise
-            raise ApiError(422, "unknown_model", str(error)) from error
+            raise ApiError(422, "unknown_model", str(error), error.mend) from error
+
+    def _agent(self, name: str | None) -> Agent[Any, Any]:
+        if name is None and len(self.agents) == 1:
+            return next(iter(self.agents.values()))
+        known = ", ".join(sorted(self.agents))
+        if name is None:
+            message = "Several agents are served here, and the request names none."
+            raise ApiError(422, "agent_missing", message, f"Give agent: one of {known}.")
+        if name not in self.agents:
+            message = f"No agent {name!r} is served here."
+            raise ApiError(404, "unknown_agent", message, f"Use one of: {known}.")
+        return self.agents[name]
 
     async def latest(self, run_id: str) -> Result | None:
         """What a run came to or waits for; None while it executes."""

@@ -66,7 +66,8 @@ class Door:
             return problem(403, "wrong_host", f"This server is not called {_name(host)!r}.", mend)
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in ("GET", "HEAD") and _at(origin) != host:
-            return problem(403, "wrong_origin", f"Pages of {origin} may not act here.")
+            mend = "Call the API from a server or a page of its own."
+            return problem(403, "wrong_origin", f"Pages of {origin} may not act here.", mend)
         return None
 
 

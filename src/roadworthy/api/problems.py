@@ -35,12 +35,12 @@ DOCUMENTED = {code: {"model": Problem} for code in (400, 403, 404, 405, 409, 413
 class ApiError(Exception):
     """Raised by routes for what is wrong with the request itself."""
 
-    def __init__(self, status: int, error: str, message: str, mend: str | None = None) -> None:
+    def __init__(self, status: int, error: str, message: str, mend: str) -> None:
         super().__init__(message)
         self.status, self.error, self.mend = status, error, mend
 
 
-def problem(status: int, error: str, message: str, mend: str | None = None) -> JSONResponse:
+def problem(status: int, error: str, message: str, mend: str) -> JSONResponse:
     """An error as an answer."""
     # escapes what UTF-8 cannot hold: a client may send half a surrogate pair, and is quoted
     content = Problem(error=error, message=_encodable(message), mend=mend).model_dump()
@@ -58,7 +58,8 @@ def install(app: FastAPI) -> None:
 
 async def _ours(_: Request, error: Exception) -> Response:
     status, code = next(_CODES[cls] for cls in type(error).__mro__ if cls in _CODES)
-    return problem(status, code, str(error))
+    assert isinstance(error, errors.RoadworthyError)  # noqa: S101 - registered for it
+    return problem(status, code, str(error), error.mend)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -82,7 +83,7 @@ async def _http(request: Request, error: Exception) -> Response:
         404: f"There is nothing at {request.url.path}.",
         405: f"{request.method} is not possible at {request.url.path}.",
     }.get(error.status_code, str(error.detail))
-    answer = problem(error.status_code, code, message)
+    answer = problem(error.status_code, code, message, "Every route is described in /openapi.json.")
     answer.headers.update(error.headers or {})
     return answer
 

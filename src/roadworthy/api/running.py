@@ -34,9 +34,12 @@ async def run(request: NewRun, desk: AtDesk, key: Key = None) -> Result | JSONRe
 
 @routes.post("/stream", response_class=StreamingResponse, responses=_STREAM)  # type: ignore[arg-type]
 async def stream(request: RunRequest, desk: AtDesk, key: Key = None) -> StreamingResponse:
-    """Run and send its events; going away does not cancel, /v1/runs/{id}/events re-attaches."""
-    run_id = await desk.start(request, key)
-    return sse.stream(desk.rt.events(run_id), run_id, "user")
+    """Run and send its events; going away does not cancel, /v1/runs/{id}/events re-attaches.
+
+    An answer to a question is sent what follows it.
+    """
+    run_id, events = await desk.follow(request, key)
+    return sse.stream(events, run_id, "user")
 
 
 @routes.get("/{run_id}/events", response_class=StreamingResponse, responses=_STREAM)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ routes = APIRouter()
 
 @routes.get("/v1/runs", tags=["runs"])
 async def list_runs(desk: AtDesk, most: Annotated[int, Query(ge=1, le=1_000)] = 50) -> Runs:
-    """The newest runs."""
+    """The newest runs of all users: an operator's view, as whoever has a run's id may act on it."""
     return Runs(runs=[plain_row(row) for row in await desk.rt.runs(most)])
 
 
@@ -47,17 +47,19 @@ async def see_trace(run_id: RunId, desk: AtDesk) -> Trace:
 async def see_conversation(
     conversation: Annotated[str, Path(max_length=200)],
     desk: AtDesk,
-    user: Annotated[str | None, Query(max_length=200)] = None,
+    user: Annotated[str, Query(min_length=1, max_length=200)],
     tenant: Annotated[str, Query(max_length=200)] = "",
 ) -> Conversation:
-    """All messages of a conversation; with `user`, of that user's own only.
+    """All messages of a user's own conversation; another's is not found.
 
-    A tenant's conversations need the user. What models thought is left out.
+    What models thought is left out.
     """
-    who = None if user is None else User(user, tenant)
-    messages = await desk.rt.history(conversation, user=who)
+    messages = await desk.rt.history(conversation, user=User(user, tenant))
     if not messages:
-        raise ApiError(404, "unknown_conversation", f"No conversation {conversation!r} here.")
+        message = f"This user has no conversation {conversation!r} here."
+        raise ApiError(
+            404, "unknown_conversation", message, "Give the user who began it, and the tenant."
+        )
     return Conversation(conversation=conversation, messages=[_shown(m) for m in messages])
 
 

@@ -21,7 +21,9 @@ def replay(
 
     Exit codes: 0 the same, 1 it would differ, 2 wrong usage or setup.
     """
-    with find(target).rt as rt:
+    found = find(target).rt
+    found.execute = False  # looking must not go on with what is unfinished
+    with found as rt:
         replayed = rt.sync(rt.replay(run_id))
     if not replayed.differences:
         typer.echo(f"{run_id}: the same, step for step.")

@@ -104,7 +104,7 @@ def resume(
 ) -> None:
     """Go on with a run that a limit or a budget ended."""
     screen = Screen()
-    with find(target).rt if target is not None else _store(url) as rt:
+    with find(target).rt if target is not None else _store(url, execute=True) as rt:
         recorded = rt.sync(rt.record(run_id))
         limits = None
         if dollars is not None:
@@ -122,9 +122,12 @@ def resume(
     raise typer.Exit(EXIT[result.status])
 
 
-def _store(url: str | None) -> Runtime:
-    """A runtime that only looks and leaves commands: it knows no agents."""
-    rt = Runtime(url)
+def _store(url: str | None, *, execute: bool = False) -> Runtime:
+    """A runtime that only looks and leaves commands: it knows no agents.
+
+    execute: stand in for the process that executes runs, to learn that there is none.
+    """
+    rt = Runtime(url, execute=execute)
     if rt.url.startswith("sqlite:///") and not Path(rt.url.removeprefix("sqlite:///")).is_file():
         raise ConfigurationError(f"There is no store at {rt.url}. Name it with --url.")
     return rt

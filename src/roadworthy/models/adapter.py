@@ -37,7 +37,7 @@ class ProviderModel:
     """A provider's model. `library` gives the model library's for the running event loop.
 
     provider: what replies are marked with; what a provider signed goes back only under this name.
-    headers: sent with every request.
+    headers: sent with every request. secret: taken out of errors that quote it.
     """
 
     name: str
@@ -46,6 +46,7 @@ class ProviderModel:
     closing: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
     price: Price | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    secret: str = field(default="", repr=False)
     _messages: dict[int, tuple[Message, ModelMessage]] = field(default_factory=dict, repr=False)
     _parameters: dict[tuple[int, int, str], tuple[_Asked, ModelRequestParameters]] = field(
         default_factory=dict, repr=False
@@ -75,7 +76,7 @@ class ProviderModel:
         except TimeoutError as error:
             raise ModelOutcomeUnknown(f"{self.name} did not answer in {seconds:g} s") from error
         except Exception as error:  # the border: SDKs raise what they like
-            raise failure(error, sent=sent) from error
+            raise failure(error, sent=sent, secret=self.secret) from error
 
     async def close(self) -> None:
         """Close the running loop's connections; the next request opens new ones."""

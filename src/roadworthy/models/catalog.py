@@ -14,6 +14,8 @@ from roadworthy.models.adapter import ProviderModel
 from roadworthy.models.prices import PriceBook, Rates
 from roadworthy.models.providers import ProviderOptions, open_model
 
+_MOST_OPENED = 512
+
 
 class Catalog:
     """Tiers and providers of one runtime."""
@@ -27,47 +29,62 @@ class Catalog:
         self._tiers = dict(tiers)
         self._book = PriceBook(prices)
         self._providers = dict(providers)
-        self._opened: dict[str, ProviderModel] = {}
-        self._checked: set[str] = set()
+        self._by_tenant = any(options.by_tenant for options in providers.values())
+        self._opened: dict[tuple[str, str], ProviderModel] = {}  # by name and a tenant's own key
+        self._checked: set[tuple[str, str]] = set()
 
     @property
     def prices(self) -> str:
         """The version of the price table, recorded with each run."""
         return self._book.version
 
-    def chain(self, wanted: str | Model) -> tuple[Model, ...]:
-        """The models to try in order: a tier's, or the one named.
+    def chain(self, wanted: str | Model, tenant: str = "") -> tuple[Model, ...]:
+        """The models to try in order, a tier's or the one named, with the tenant's credentials.
 
         Raises: ConfigurationError: unknown tier or provider, missing key or package.
         """
         if not isinstance(wanted, str):
             return (wanted,)
         if wanted in self._tiers:
-            return tuple(model for name in self._tiers[wanted] for model in self.chain(name))
+            return tuple(m for name in self._tiers[wanted] for m in self.chain(name, tenant))
         if ":" not in wanted:
             tiers = ", ".join(sorted(self._tiers)) or "none are declared"
             raise ConfigurationError(
                 f"Model {wanted!r} is neither 'provider:name' nor a tier of this runtime "
                 f"({tiers}). Declare it: Runtime(..., tiers={{{wanted!r}: ['provider:name']}})."
             )
-        if wanted not in self._opened:
-            provider = wanted.partition(":")[0]
-            options = self._providers.get(wanted) or self._providers.get(provider)
-            self._opened[wanted] = open_model(wanted, options)
-        return (self._opened[wanted],)
+        return (self._model(wanted, tenant),)
 
-    def check(self, wanted: str | Model) -> None:
+    def _model(self, name: str, tenant: str) -> ProviderModel:
+        options = self._providers.get(name) or self._providers.get(name.partition(":")[0])
+        own = ""
+        if options is not None and options.by_tenant:
+            options = options.of(tenant)
+            own = str(options.api_key)
+        model = self._opened.pop((name, own), None) or open_model(name, options)
+        self._opened[name, own] = model  # the most recently used are last
+        if len(self._opened) > _MOST_OPENED:
+            # not closed, since a call may be using it: its connections go when it is collected
+            del self._opened[next(iter(self._opened))]
+        return model
+
+    def check(self, wanted: str | Model, tenant: str = "") -> None:
         """That every model meant can be opened and has a price, before a run counts on it.
 
         Raises: ConfigurationError, PriceUnknown.
         """
-        for model in (*self.chain(wanted), *self.chain(self.smallest(wanted))):
+        small = self.smallest(wanted)
+        for model in (*self.chain(wanted, tenant), *self.chain(small, tenant)):
             self.rates(model)
-        self._checked.add(_name(wanted))
+        self._checked.add(self._place(wanted, tenant))
 
-    def is_checked(self, wanted: str | Model) -> bool:
+    def is_checked(self, wanted: str | Model, tenant: str = "") -> bool:
         """Whether `check` found nothing wrong with it before."""
-        return _name(wanted) in self._checked
+        return self._place(wanted, tenant) in self._checked
+
+    def _place(self, wanted: str | Model, tenant: str) -> tuple[str, str]:
+        name = wanted if isinstance(wanted, str) else wanted.name
+        return name, tenant if self._by_tenant else ""
 
     async def close(self) -> None:
         """Close the connections of this event loop."""
@@ -81,7 +98,3 @@ class Catalog:
     def smallest(self, wanted: str | Model) -> str | Model:
         """The model for closing answers: the tier `small` where there is one."""
         return "small" if "small" in self._tiers else wanted
-
-
-def _name(wanted: str | Model) -> str:
-    return wanted if isinstance(wanted, str) else wanted.name

@@ -33,13 +33,16 @@ _TOO_LARGE = 413
 _KEY = re.compile(r"\b(?=[A-Za-z_-]*\d)(sk-|gsk_|AIza|Bearer )[A-Za-z0-9_-]{16,}")
 
 
-def failure(error: Exception, *, sent: bool) -> ModelError | ConfigurationError:
-    """Our error for one of the library's. `sent`: the request may have left this machine."""
+def failure(error: Exception, *, sent: bool, secret: str = "") -> ModelError | ConfigurationError:
+    """Our error for one of the library's. `sent`: the request may have left this machine.
+
+    secret: the key that was used; no error quotes it.
+    """
     from pydantic_ai import exceptions as theirs
 
     if isinstance(error, ModelError | ConfigurationError):
         return error
-    said = _said(error)
+    said = _said(error, secret)
     if isinstance(error, theirs.ModelAPIError):
         return _of_api(error, said)
     if isinstance(error, theirs.UserError | theirs.ContentFilterError) or not sent:
@@ -82,7 +85,8 @@ def _refused(error: ModelAPIError, status: int | None) -> type[ModelRejected]:
     return ModelRejected
 
 
-def _said(error: Exception) -> str:
-    """The message, short, with anything that looks like a credential taken out."""
+def _said(error: Exception, secret: str) -> str:
+    """The message, short, with the key and anything that looks like a credential taken out."""
     text = str(error) or type(error).__name__
+    text = text.replace(secret, "***") if secret else text
     return _KEY.sub(r"\1***", text)[:_MOST]

@@ -13,8 +13,8 @@ import inspect
 import ipaddress
 import re
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -42,14 +42,39 @@ class ProviderOptions:
         A loopback or private address is free unless `price` says otherwise.
     http_client: an `httpx2.AsyncClient` of your own, yours to close. proxy: a proxy's URL.
     headers: sent with every request. price: dollars, instead of the price table.
+    api_key: one key, or one of each tenant: a mapping by tenant, or a function of it that has the
+        keys at hand (asked before every call, so that a new key is used at once). A tenant
+        without a key is refused, never served with another's or with the environment's.
     """
 
     base_url: str | None = None
-    api_key: str | None = field(default=None, repr=False)
+    api_key: str | Mapping[str, str] | Callable[[str], str] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     http_client: Any = field(default=None, repr=False)
     proxy: str | None = None
     price: Price | None = None
+
+    @property
+    def by_tenant(self) -> bool:
+        """Whether each tenant has a key of its own."""
+        return not (self.api_key is None or isinstance(self.api_key, str))
+
+    def of(self, tenant: str) -> ProviderOptions:
+        """The same with this tenant's key. Raises: ConfigurationError: it has none."""
+        keys, found = self.api_key, None
+        if keys is None or isinstance(keys, str):
+            return self
+        try:
+            found = keys(tenant) if callable(keys) else keys.get(tenant)
+            why = "there is none"
+        except Exception as error:  # noqa: BLE001 - border: a user's function, perhaps with a key in its words
+            why = f"the function failed ({type(error).__name__})"
+        if not isinstance(found, str) or not found:
+            raise ConfigurationError(
+                f"No key for tenant {tenant!r}: {why}. Add it to ProviderOptions(api_key={{...}}), "
+                "or let the function return it; runs without a tenant ask for tenant ''."
+            )
+        return replace(self, api_key=found)
 
 
 def open_model(name: str, options: ProviderOptions | None = None) -> ProviderModel:
@@ -73,6 +98,7 @@ def open_model(name: str, options: ProviderOptions | None = None) -> ProviderMod
         closing=source.close,
         price=options.price or (Price.free() if free else None),
         headers=options.headers,
+        secret=options.api_key if isinstance(options.api_key, str) else "",
     )
 
 

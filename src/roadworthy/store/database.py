@@ -15,6 +15,7 @@ from typing import Any, ClassVar, LiteralString, NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.util import find_tables
 
 from roadworthy.errors import StoreError
@@ -24,6 +25,7 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 Value: TypeAlias = str | int | bytes | float | None
 
+_TOLD = {"run", "wait", "command"}
 _ADDED = {"event", "payload"}  # rows of these are gathered and written at the end of a batch
 
 
@@ -34,6 +36,7 @@ class Form(NamedTuple):
     constants: Mapping[str, Any]
     arrange: Callable[[Mapping[str, Any]], Sequence[Any]]
     reads_added: bool
+    tells: bool  # changes what other processes look for
 
 
 class Statement:
@@ -51,7 +54,9 @@ class Statement:
         binds = getattr(compiled, "binds", {})
         constants = {n: v for n, v in compiled.params.items() if not binds[n].required}
         tables = {t.name for t in find_tables(self.clause, include_joins=True, include_crud=False)}
-        return Form(str(compiled), constants, _arranger(names), bool(tables & _ADDED))
+        changed = getattr(self.clause, "table", None)
+        tells = isinstance(self.clause, UpdateBase) and getattr(changed, "name", "") in _TOLD
+        return Form(str(compiled), constants, _arranger(names), bool(tables & _ADDED), tells)
 
 
 def _arranger(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
@@ -66,7 +71,9 @@ class Tx:
 
     def __init__(self, database: Database, connection: Any) -> None:  # noqa: ANN401 - a driver's
         self._database = database
-        self._connection = connection
+        self.connection = connection
+        self.name = ""  # the database's own, where it has one
+        self.told = False  # whether other processes should look
         self._forms = database.forms
         self._added: dict[Statement, list[Sequence[Any]]] = {}
         self.emitted: list[RunEvent] = []
@@ -96,23 +103,24 @@ class Tx:
         if self._added:
             added, self._added = self._added, {}
             for statement, rows in added.items():
-                self._database.many(self._connection, self._forms[statement].sql, rows)
+                self._database.many(self.connection, self._forms[statement].sql, rows)
 
     def forget(self) -> None:
         """Drop what was added: the transaction was undone."""
         self._added.clear()
+        self.told = False
 
     def emit(self, event: RunEvent) -> None:
         """Journal this event with the unit."""
         self.emitted.append(event)
 
-    def control(self, sql: LiteralString) -> None:
+    def control(self, sql: LiteralString) -> Any:  # noqa: ANN401 - a driver's cursor
         """COMMIT, SAVEPOINT and the like. Never values."""
-        self._connection.execute(sql)
+        return self.connection.execute(sql)
 
-    def value(self, sql: LiteralString) -> Any:  # noqa: ANN401 - a driver's
+    def value(self, sql: str) -> Any:  # noqa: ANN401 - a driver's
         """The one value of a query without parameters that only one database has."""
-        return self._connection.execute(sql).fetchone()[0]
+        return self.connection.execute(sql).fetchone()[0]
 
     def _execute(self, statement: Statement, values: dict[str, Value]) -> Any:  # noqa: ANN401 - as above
         form = self._forms.get(statement) or self._database.prepare(statement)
@@ -120,7 +128,8 @@ class Tx:
             self.flush()
         if form.constants:
             values = {**form.constants, **values}
-        return self._connection.execute(form.sql, form.arrange(values))
+        self.told = self.told or form.tells
+        return self.connection.execute(form.sql, form.arrange(values))
 
 
 class Database(ABC):
@@ -165,6 +174,10 @@ class Database(ABC):
     @abstractmethod
     def begin(self, tx: Tx) -> None:
         """Open a transaction that writes."""
+
+    def commit(self, tx: Tx) -> None:
+        """Make it durable."""
+        tx.control("COMMIT")
 
     @abstractmethod
     def epochs(self, tx: Tx, run_ids: Sequence[str]) -> dict[str, int]:

@@ -180,10 +180,22 @@ class Journal:
                 self._apply(entry)
         tx.flush()
         try:
-            tx.control("COMMIT")
-        except database.errors:
-            if not database.committed(tx):
+            database.commit(tx)
+        except database.errors as error:
+            if not self._did_commit(error):
                 raise
+        tx.told = False
+
+    def _did_commit(self, error: Exception) -> bool:
+        """What became of a COMMIT that failed. Nothing else happens until it is known."""
+        down: tuple[type[Exception], ...] = (StoreError, *self._database.errors)
+        while True:
+            try:
+                return self._database.committed(self._tx)
+            except down:
+                self._in_trouble(self._database.translated(error))
+                if self._closing.wait(_RETRY_SECONDS):
+                    return False
 
     def _apply(self, entry: _Entry) -> None:
         """One unit. Raises: _Blemish: it refused or failed, what it wrote is to be undone."""
@@ -249,16 +261,19 @@ class Journal:
         position.next_seq = seq
 
     def _failed(self, entries: list[_Entry], error: StoreError) -> list[_Entry]:
-        begins, self.trouble = self.trouble is None, str(error)
-        if begins:
-            log.error("the store cannot commit: %s", error)
-            if self.on_trouble is not None:
-                self._loop.call_soon_threadsafe(self.on_trouble)
+        self._in_trouble(error)
         kept, given_up = _parted(entries)
         self._answer([_fail(e, error) for e in given_up])
         if kept:
             time.sleep(_RETRY_SECONDS)  # the writer's own thread, real I/O trouble
         return kept
+
+    def _in_trouble(self, error: StoreError) -> None:
+        begins, self.trouble = self.trouble is None, str(error)
+        if begins:
+            log.error("the store cannot commit: %s", error)
+            if self.on_trouble is not None:
+                self._loop.call_soon_threadsafe(self.on_trouble)
 
     def _answer(self, entries: list[_Entry]) -> None:
         if entries:

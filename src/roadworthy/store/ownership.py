@@ -81,6 +81,12 @@ def leave(tx: Tx, me: Owner) -> None:
     tx.run(_LEAVE, who=me.holder)
 
 
+def holder_of(tx: Tx) -> tuple[str, int] | None:
+    """(holder, process id) of whoever has the lease, alive or not."""
+    row = tx.one(_SEE)
+    return None if row is None else (row[0], row[2])
+
+
 def _is_dead(boot: str, pid: int, me: Owner) -> bool:
     """Whether the holder was a process of this machine that is gone."""
     if boot != me.boot:

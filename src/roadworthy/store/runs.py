@@ -257,6 +257,12 @@ def known_run(tx: Tx, new: NewRun) -> str | None:
     return known
 
 
+def id_by_key(tx: Tx, tenant: str, key: str) -> str | None:
+    """The run that an idempotency key of a tenant made, whatever its request was."""
+    row = tx.one(_RUN_BY_KEY, tenant=tenant, key=key)
+    return None if row is None else str(row[0])
+
+
 def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
     """Insert a run as queued; its conversation is made when it is new."""
     ordinal = 0

@@ -88,6 +88,15 @@ _DO_COMMAND = Statement(
     update(s.command).where(s.command.c.id == _P("command_id")).values(done_at=_P("now"))
 )
 
+_ADD_REFUSAL = Statement(insert(s.command), columns=["run_id", "kind", "by", "at", "done_at"])
+_REFUSED = Statement(
+    select(s.command.c.id).where(
+        s.command.c.run_id == _P("run_id"),
+        s.command.c.kind == "unknown_pattern",
+        s.command.c.by == _P("who"),
+    )
+)
+
 
 def add(tx: Tx, wait: WaitRow, seal: Seal, now: int) -> None:
     """Record what a run waits for. Adding it again changes nothing."""
@@ -154,6 +163,16 @@ def add_command(tx: Tx, run_id: str, kind: str, by: str, now: int) -> None:
 def commands(tx: Tx) -> Sequence[tuple[int, str, str, str]]:
     """(id, run, kind, by) of the commands nobody has carried out."""
     return [(row[0], row[1], row[2], row[3]) for row in tx.rows(_COMMANDS)]
+
+
+def refuse(tx: Tx, run_id: str, holder: str, now: int) -> None:
+    """The process that executes runs says that it does not know this one's pattern."""
+    tx.run(_ADD_REFUSAL, run_id=run_id, kind="unknown_pattern", by=holder, at=now, done_at=now)
+
+
+def is_refused(tx: Tx, run_id: str, holder: str) -> bool:
+    """Whether this process said so."""
+    return tx.one(_REFUSED, run_id=run_id, who=holder) is not None
 
 
 def do_command(tx: Tx, command_id: int, now: int) -> None:

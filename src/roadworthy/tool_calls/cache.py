@@ -79,5 +79,7 @@ def _key(run: Run, planned: Planned) -> str:
     """Sealed with the tenant's own key, so that it tells nothing and fits no other tenant."""
     tool = planned.tool
     asked = [run.user.tenant, run.user.id, tool.name, tool.parameters, planned.arguments_hash]
+    if run.veil.on:
+        asked.append(run.veil.conversation)  # elsewhere the same tokens mean other values
     sealed: str = run.position.seal.address(msgspec.json.encode(asked, order="deterministic"))
     return sealed

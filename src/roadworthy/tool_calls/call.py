@@ -24,7 +24,7 @@ from roadworthy.events import (
     ToolOutcome,
     ToolSucceeded,
 )
-from roadworthy.messages import ToolResult
+from roadworthy.messages import ToolCall, ToolResult
 from roadworthy.retries import Backoff, rest, tool_retry_at, tried_before_reopening
 from roadworthy.run import Done, Run, Stop, Suspend
 from roadworthy.store.database import Tx
@@ -32,7 +32,8 @@ from roadworthy.tool_calls import cache
 from roadworthy.tool_calls.approval import unknown_outcome
 from roadworthy.tool_calls.cache import Reader
 from roadworthy.tool_calls.plan import Planned, idempotency_key
-from roadworthy.tools.execution import AttemptFailed, ToolThreads, attempt
+from roadworthy.tool_calls.private import attempt, check, reconciled
+from roadworthy.tools.execution import AttemptFailed, ToolThreads
 from roadworthy.tools.registry import Accepted, Registry
 from roadworthy.tools.results import Rendered, render
 
@@ -181,7 +182,7 @@ class _Call:
     async def _once(self) -> object:
         seconds = self.tool.timeout or self.run.limits.tool_seconds
         context = self.run.context(self.idempotency_key, self.attempts, self.tool.name)
-        work = attempt(self.hands.threads, self.tool, context, self.planned.values)
+        work = attempt(self.run, self.hands.threads, self.tool, context, self.planned.values)
         try:
             if self.planned.changes:  # an effect is never interrupted, only timed
                 async with asyncio.timeout(seconds):
@@ -296,7 +297,7 @@ class _Call:
                 found = await self.hands.threads.call(function, (context,), self.planned.values)
         except Exception:  # noqa: BLE001 - border: a user's function; not knowing is its answer
             return "unknown"
-        return found
+        return await reconciled(self.run, self.tool, found)
 
     def _answered(self, decision: str, note: str, by: str) -> Done[ToolOutcome] | None:
         if decision == "respond":
@@ -330,8 +331,8 @@ class _Call:
 
     async def _fallback(self, other: Tool[Any], failed: _Failed) -> Done[ToolOutcome] | None:
         """The alternative tool, with the same arguments where its schema takes them."""
-        call = self.planned.call
-        checked = Registry([other]).check(type(call)(other.name, dict(self.planned.arguments)))
+        call, run = ToolCall(other.name, dict(self.planned.arguments)), self.run
+        checked = await check(run, Registry([other]), call)
         if not isinstance(checked, Accepted):
             return None
         context = self.run.context(self.idempotency_key, 1, other.name)
@@ -340,7 +341,7 @@ class _Call:
             await self._failed(why)
         try:
             async with in_time(self.run, other.timeout or self.run.limits.tool_seconds):
-                value = await attempt(self.hands.threads, other, context, checked.values)
+                value = await attempt(run, self.hands.threads, other, context, checked.values)
             shown = render(value, other.name)
         except (AttemptFailed, TimeoutError, ToolError):
             return None

@@ -14,6 +14,7 @@ from roadworthy.agent import Effect, Tool
 from roadworthy.events import ToolRefused
 from roadworthy.messages import File, JsonObject, ToolCall, ToolResult, ToolSpec, ToolStatus
 from roadworthy.run import Run
+from roadworthy.tool_calls.private import check
 from roadworthy.tools.registry import Accepted, Registry
 
 ASK_USER = ToolSpec(
@@ -88,7 +89,7 @@ class Planned:
         )
 
 
-def plan(
+async def plan(
     run: Run, registry: Registry, turn: int, calls: Sequence[tuple[int, ToolCall]]
 ) -> list[Planned | ToolRefused]:
     """Every call, with its place in the reply, as planned or refused. Limits count executions."""
@@ -97,7 +98,7 @@ def plan(
     running = 0
     for index, call in calls:
         key = f"turn/{turn}/tool/{index}"
-        checked = registry.check(call)
+        checked = await check(run, registry, call)
         if index >= run.limits.plan_steps:
             planned.append(_refuse(key, call, "plan_limit", _too_many(run.limits.plan_steps)))
         elif not isinstance(checked, Accepted):

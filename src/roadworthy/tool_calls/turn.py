@@ -26,6 +26,7 @@ from roadworthy.run import Done, Run, Stop, Suspend, Wait
 from roadworthy.tool_calls.approval import approval, asks_whom, wait_id
 from roadworthy.tool_calls.call import Hands, assume_open, perform
 from roadworthy.tool_calls.plan import ASK_USER, Planned, may_ask, plan
+from roadworthy.tool_calls.private import check
 from roadworthy.tools.registry import Accepted, Registry
 from roadworthy.transcript import loop_note
 
@@ -98,7 +99,7 @@ class _Turn:
         self.rejected = False
 
     async def go(self, calls: Sequence[tuple[int, ToolCall]]) -> list[ToolOutcome]:
-        plans = plan(self.run, self.registry, self.number, calls)
+        plans = await plan(self.run, self.registry, self.number, calls)
         decisions = await self._approvals([p for p in plans if isinstance(p, Planned)])
         reads: list[Planned] = []
         stopped = False
@@ -188,9 +189,8 @@ class _Turn:
         if decision is None or decision.decision == "approve":
             return await self._perform(planned)
         if decision.decision == "edit":
-            edited = self.registry.check(
-                ToolCall(planned.call.tool, decision.arguments or {}, id=planned.call.id)
-            )
+            asked = ToolCall(planned.call.tool, decision.arguments or {}, id=planned.call.id)
+            edited = await check(self.run, self.registry, asked)
             if not isinstance(edited, Accepted):
                 return await self._record(planned.refused("invalid_edit", edited.message))
             changed = Planned(

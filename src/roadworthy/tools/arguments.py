@@ -32,6 +32,8 @@ _write_sorted = json.JSONEncoder(
 class ArgumentsTooLarge(ToolError):
     """The arguments pass MAX_BYTES or MAX_DEPTH."""
 
+    mend = "Send less, or hand the large part over as a File."
+
 
 class HintReader:
     """Reads arguments by a pydantic model made from a function's type hints.

@@ -19,7 +19,7 @@ from roadworthy.context import RunContext
 from roadworthy.errors import NotApplied, ToolError
 
 _MISTAKES = (TypeError, AttributeError, NameError, AssertionError, ImportError, LookupError)
-_MOST_TEXT = 500
+MOST_TEXT = 500
 
 
 class AttemptFailed(Exception):
@@ -88,4 +88,4 @@ def _applied(tool: Tool[Any], error: ToolError) -> str:
 
 
 def _said(error: BaseException) -> str:
-    return str(error)[:_MOST_TEXT]
+    return str(error)[:MOST_TEXT]

@@ -38,18 +38,21 @@ class Rendered(NamedTuple):
     files: tuple[File, ...] = ()
 
 
-def render(value: object, tool: str = "tool") -> Rendered:
+def render(value: object, tool: str = "tool", most: int = MAX_TEXT) -> Rendered:
     """Text and files of what the tool named `tool` returned.
 
     Text stays as it is; None is "done"; dicts, lists, dataclasses, msgspec structs and pydantic
     models become compact JSON: Decimals as numbers with every digit, times in ISO 8601, NaN and
     infinities as null (which the text then says). A File anywhere is replaced by a short mark and
-    returned beside the text. Over MAX_TEXT bytes the text is cut and says how much is missing.
+    returned beside the text. Over `most` bytes the text is cut and says how much is missing.
+    What is rendered already stays as it is.
     Broken text (lone surrogates) is replaced by "?".
     Raises: ToolError: no such form (bytes, a generator, an un-awaited coroutine, a foreign type).
     """
     if type(value) is str:
-        return Rendered(_fitted(value))
+        return Rendered(_fitted(value, most))
+    if isinstance(value, Rendered):
+        return value
     if value is None:
         return Rendered("done")
     walk = _Walk(tool)
@@ -60,7 +63,7 @@ def render(value: object, tool: str = "tool") -> Rendered:
     text = plain if isinstance(plain, str) else _json(plain)
     if walk.lost:
         text += f" [{walk.lost} NaN or infinite numbers are shown as null]"
-    return Rendered(_fitted(text), tuple(walk.files))
+    return Rendered(_fitted(text, most), tuple(walk.files))
 
 
 class _Walk:
@@ -184,14 +187,14 @@ def _named(value: object) -> str:
     return home + kind.__qualname__
 
 
-def _fitted(text: str) -> str:
-    """The text within MAX_TEXT bytes, cut between characters, and how much is missing."""
-    if len(text) * 4 <= MAX_TEXT and text.isascii():
+def _fitted(text: str, most: int) -> str:
+    """The text within `most` bytes, cut between characters, and how much is missing."""
+    if len(text) * 4 <= most and text.isascii():
         return text
     data = text.encode(errors="replace")
-    if len(data) <= MAX_TEXT:
+    if len(data) <= most:
         return data.decode()
-    shown = data[:MAX_TEXT].decode(errors="ignore")
+    shown = data[:most].decode(errors="ignore")
     return (
         f"{shown}\n[cut: {len(data):,} bytes in all, the last {len(data) - len(shown.encode()):,} "
         "are not shown. Ask for less: fewer fields, a narrower search.]"

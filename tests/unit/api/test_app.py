@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from roadworthy import Runtime
-from roadworthy.api import asgi, create_app
+from roadworthy.api import asgi, create_app, problems
 from roadworthy.api.door import MOST_BYTES
-from roadworthy.errors import ConfigurationError
+from roadworthy.errors import ConfigurationError, RoadworthyError
 from tests.unit.api.desks import runtime
 
 
@@ -27,6 +29,7 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
 
 
 JSON = {"content-type": "application/json"}
+FOREIGN = {"origin": "http://elsewhere"}
 
 
 async def post(client: httpx.AsyncClient, agent: str, **more: object) -> dict[str, Any]:
@@ -109,6 +112,28 @@ async def test_a_question_is_answered_in_its_conversation(client: httpx.AsyncCli
     assert (asked["status"], asked["question"]) == ("waiting", "Which?")
     done = await post(client, "asker", conversation="c", input="A-17")
     assert (done["run_id"], done["status"]) == (asked["run_id"], "completed")
+
+
+async def test_the_stream_of_an_answer_tells_what_follows_it(client: httpx.AsyncClient) -> None:
+    body = {"agent": "asker", "input": "Where?", "conversation": "c"}
+    asked = frames(await client.post("/v1/runs/stream", json=body))
+    assert asked[-1]["type"] == "RunWaiting"
+    answer = body | {"input": "A-17"}
+    key = {"Idempotency-Key": "answer"}
+    told = frames(await client.post("/v1/runs/stream", json=answer, headers=key))
+    assert next(e["seq"] for e in told if "seq" in e) == asked[-1]["seq"] + 1
+    assert told[-1]["type"] == "RunEnded"
+    again = frames(await client.post("/v1/runs/stream", json=answer, headers=key))
+    assert again == [e for e in told if "seq" in e]
+
+
+async def test_the_one_agent_there_is_need_not_be_named(tmp_path: Path) -> None:
+    async with runtime(tmp_path) as rt:
+        alone = create_app(rt, [agent for agent in rt.patterns if agent.name == "echo"])
+        transport = httpx.ASGITransport(alone)
+        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as asks:
+            response = await asks.post("/v1/runs", json={"input": "Hello"})
+    assert response.json()["text"] == "Hello"
 
 
 @pytest.mark.requirement("REC-5", "CST-4")
@@ -209,6 +234,17 @@ async def test_a_trace_says_what_was_done_and_what_it_cost(client: httpx.AsyncCl
         ("GET", "/v1/runs/none/events", {}, 404, "unknown_run"),
         ("GET", "/v1/runs/none/trace", {}, 404, "unknown_run"),
         ("GET", "/v1/runs?most=0", {}, 422, "invalid_request"),
+        ("GET", "/v1/conversations/c", {}, 422, "invalid_request"),
+        ("GET", "/v1/conversations/c?user=", {}, 422, "invalid_request"),
+        ("GET", "/v1/conversations/c?user=u", {}, 404, "unknown_conversation"),
+        ("POST", "/v1/runs", {"json": {"input": "x"}}, 422, "agent_missing"),
+        (
+            "POST",
+            "/v1/runs",
+            {"json": {"agent": "desk", "input": "x"}, "headers": FOREIGN},
+            403,
+            None,
+        ),
         ("POST", "/v1/runs/none/cancel", {"json": {}}, 404, "unknown_run"),
         ("POST", "/v1/approvals/no", {"json": {"decision": "approve", "by": "x"}}, 404, None),
         ("POST", "/v1/runs", {"json": {"agent": "no", "input": "x"}}, 404, "unknown_agent"),
@@ -243,6 +279,28 @@ async def test_every_error_has_one_shape(
     assert set(body) == {"error", "message", "mend"}
     assert body["error"] == (code or body["error"])
     assert body["message"]
+    assert body["mend"]
+
+
+def kinds_of(error: type[RoadworthyError]) -> list[type[RoadworthyError]]:
+    return [error, *(kind for sub in error.__subclasses__() for kind in kinds_of(sub))]
+
+
+@pytest.mark.parametrize("kind", kinds_of(RoadworthyError))
+async def test_every_kind_of_error_says_how_to_mend_it(kind: type[RoadworthyError]) -> None:
+    assert "mend" in vars(kind), "the mend of a wider kind is rarely that of this one"
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/")
+    async def fail() -> None:
+        raise kind("It went wrong.")
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as asks:
+        response = await asks.get("/")
+    assert response.status_code >= 400
+    assert response.json()["mend"] == kind.mend
 
 
 async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient) -> None:
@@ -278,6 +336,44 @@ async def test_health_fails_while_the_store_cannot_commit(
 async def test_nothing_to_serve_is_said_at_once() -> None:
     with pytest.raises(ConfigurationError, match="no agent to serve"):
         asgi(Runtime())
+
+
+# --- mounted ----------------------------------------------------------------------------------
+
+
+async def test_it_is_mounted_in_an_app_of_ones_own(tmp_path: Path) -> None:
+    rt = runtime(tmp_path)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with rt:
+            yield
+
+    own = FastAPI(lifespan=lifespan)
+    own.mount("/agents", asgi(rt))
+
+    @own.get("/hello")
+    async def hello() -> str:
+        return (await rt.run(rt.patterns[0], "Where is A-17?")).text
+
+    transport = httpx.ASGITransport(own, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as asks:
+        body = {"agent": "desk", "input": "Where is A-17?"}
+        early = await asks.post("/agents/v1/runs", json=body)
+        assert early.status_code == 500
+        assert "async with Runtime" in early.json()["message"]
+        async with own.router.lifespan_context(own):
+            assert (await asks.get("/hello")).json() == "Two lamps."
+            done = (await asks.post("/agents/v1/runs", json=body)).json()
+            assert done["text"] == "Two lamps."
+            told = frames(await asks.post("/agents/v1/runs/stream", json=body))
+            assert told[-1]["result"]["text"] == "Two lamps."
+            wrong = await asks.post("/agents/v1/runs", json={})
+            assert set(wrong.json()) == {"error", "message", "mend"}
+            assert (await asks.get("/agents/nothing")).json()["error"] == "not_found"
+            assert (await asks.get(f"/agents/runs/{done['run_id']}")).status_code == 200
+        with pytest.raises(ConfigurationError, match="not open"):
+            await rt.runs()
 
 
 # --- the page ---------------------------------------------------------------------------------
