@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from roadworthy.errors import StoreError, StoreUnavailable, StoreVersionError
 from roadworthy.store import schema
-from roadworthy.store.database import Database, Statement, Tx
+from roadworthy.store.database import Database, Form, Statement, Tx
 
 T = TypeVar("T")
 
@@ -68,6 +68,13 @@ class PostgresDatabase(Database):
             timeout=CONNECT_SECONDS,
             kwargs={"autocommit": True, "connect_timeout": CONNECT_SECONDS},
         )
+
+    def prepare(self, statement: Statement) -> Form:
+        """Our upserts are SQLite's construct; Postgres' compiler asks it one thing more."""
+        conflict = getattr(statement.clause, "_post_values_clause", None)
+        if conflict is not None and not hasattr(conflict, "constraint_target"):
+            conflict.constraint_target = None  # no constraint is named, only columns
+        return super().prepare(statement)
 
     def connect(self) -> psycopg.Connection[Any]:
         """A new connection in autocommit mode."""
