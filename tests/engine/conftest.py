@@ -1,4 +1,4 @@
-"""A real Postgres for the engine's tests, and a fresh database with the engine's tables for each."""
+"""A real Postgres for the engine's tests; a fresh database for each."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Desk:
 
     @staticmethod
     async def set_up(url: str) -> None:
-        from roadworthy.engine.dbos import DbosEngine  # noqa: PLC0415 - optional here
+        from roadworthy.engine.distributed import DbosEngine  # noqa: PLC0415 - optional here
 
         await DbosEngine.set_up(url)
         with psycopg.connect(url, autocommit=True) as connection:
@@ -111,7 +111,7 @@ class Desk:
 
     def order(self) -> list[tuple[str, str]]:
         """(what, job) as it happened."""
-        return self.rows("SELECT what, job FROM seen ORDER BY number")  # type: ignore[return-value]
+        return self.rows("SELECT what, job FROM seen ORDER BY number")
 
     def finished(self) -> int:
         return int(self.one("SELECT count(*) FROM run WHERE finished > 0"))

@@ -18,7 +18,7 @@ from typing import Any
 from psycopg_pool import AsyncConnectionPool
 
 from roadworthy.clock import SystemClock
-from roadworthy.engine.dbos import DbosEngine
+from roadworthy.engine.distributed import DbosEngine
 from roadworthy.engine.jobs import EngineSettings, Tick
 from roadworthy.errors import Fenced
 
@@ -77,7 +77,9 @@ async def main(url: str, options: dict[str, Any]) -> None:
         queues=tuple(replace(queue, at_once=at_once) for queue in settings.queues),
         version=options.get("version", "1"),
     )
-    async with AsyncConnectionPool(url, min_size=1, max_size=4, kwargs={"autocommit": True}) as pool:
+    async with AsyncConnectionPool(
+        url, min_size=1, max_size=4, kwargs={"autocommit": True}
+    ) as pool:
         work = Work(pool, options)
         engine = DbosEngine(url, work.execute, settings, on_tick=work.tick)
         await engine.open(work=True)

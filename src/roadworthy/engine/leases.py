@@ -16,6 +16,7 @@ from typing import Any, Literal, LiteralString
 
 import psycopg
 
+from roadworthy.clock import Clock
 from roadworthy.engine.jobs import Worker
 from roadworthy.errors import StoreUnavailable
 
@@ -61,9 +62,7 @@ class Line:
         if connection is not None:
             await connection.close()
 
-    async def _execute(
-        self, sql: LiteralString, values: Sequence[object]
-    ) -> list[tuple[Any, ...]]:
+    async def _execute(self, sql: LiteralString, values: Sequence[object]) -> list[tuple[Any, ...]]:
         if self._connection is None:
             self._connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
         cursor = await self._connection.execute(sql, values)
@@ -151,7 +150,9 @@ class Leases:
 
     async def known(self) -> frozenset[str]:
         """Executors that have a row, alive or dead."""
-        return frozenset(row[0] for row in await self._line.rows("SELECT id FROM roadworthy_executor"))
+        return frozenset(
+            row[0] for row in await self._line.rows("SELECT id FROM roadworthy_executor")
+        )
 
     async def live(self) -> list[Worker]:
         """Who holds a lease now, the oldest first."""
@@ -179,3 +180,38 @@ class Leases:
     async def close(self) -> None:
         """Close the connection."""
         await self._line.close()
+
+
+class Lease:
+    """One identity's lease, and how long it surely lasts by this machine's own clock."""
+
+    def __init__(self, leases: Leases, holder: Holder, seconds: float, clock: Clock) -> None:
+        self.id = holder.id
+        self._leases = leases
+        self._holder = holder
+        self._seconds = seconds
+        self._clock = clock
+        self._renewed = clock.monotonic()
+
+    async def begin(self) -> None:
+        """Take it. Raises: StoreUnavailable."""
+        self._renewed = self._clock.monotonic()
+        await self._leases.take(self._holder)
+
+    async def renew(self) -> Literal["held", "draining", "lost"]:
+        """Extend it; lost also when nobody answered for as long as it lasted.
+
+        Raises: StoreUnavailable: it runs still, perhaps the next attempt succeeds.
+        """
+        asked = self._clock.monotonic()
+        left = self._renewed + self._seconds - asked
+        if left <= 0:  # this process was stopped, or its loop blocked, or the database away
+            return "lost"
+        try:
+            async with asyncio.timeout(left):
+                state = await self._leases.renew(self.id)
+        except TimeoutError:
+            return "lost"
+        if state != "lost":
+            self._renewed = asked
+        return state
