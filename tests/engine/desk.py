@@ -27,7 +27,7 @@ class Process:
     """A worker in a process of its own."""
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
-        self._popen = subprocess.Popen(
+        self._popen = subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-m", "tests.engine.worker", url, json.dumps(options)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."])},
             cwd=Path(__file__).parents[2],

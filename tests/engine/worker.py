@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ from roadworthy.errors import Fenced
 
 
 class Work:
-    """Begins, waits and finishes runs. Options: seconds; per run id: {"seconds": {id: ...}}."""
+    """Begins, waits and finishes runs. Options: seconds; stubborn: ignore cancellation."""
 
     def __init__(self, pool: AsyncConnectionPool[Any], options: dict[str, Any]) -> None:
         self._pool = pool
@@ -50,6 +51,8 @@ class Work:
         assert row is not None
         await self.see(job, "begin")
         try:
+            if run_id.startswith("block"):
+                time.sleep(self._seconds)  # noqa: ASYNC251 - a tool that blocks the loop
             await self._clock.sleep(self._seconds)
         except asyncio.CancelledError:
             await self.see(job, "cancelled")
@@ -82,9 +85,9 @@ async def main(url: str, options: dict[str, Any]) -> None:
     ) as pool:
         work = Work(pool, options)
         engine = DbosEngine(url, work.execute, settings, on_tick=work.tick)
-        await engine.open(work=True)
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await engine.open(work=True)
         waits = [asyncio.ensure_future(w) for w in (stop.wait(), engine.drained.wait())]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         await engine.close(options.get("grace", 0.2))

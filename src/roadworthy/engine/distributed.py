@@ -273,10 +273,11 @@ class DbosEngine:
         while self._drain is None:
             try:
                 await self._begin()
-                return
             except StoreUnavailable as error:
                 log.warning("no new lease yet: %s", error)
                 await self._clock.sleep(self._settings.beat)
+            else:
+                return
 
     async def _tends(self) -> None:
         """The reaper. Every worker may do it: each move is one conditional update."""
