@@ -78,10 +78,15 @@ class Desk:
 
     def worker(self, **options: Any) -> Process:  # noqa: ANN401 - of worker.py
         """Start a worker and wait until it lives. Lease 2 s, beat 0.25 s if not said otherwise."""
-        process = Process(self.url, {"lease": 2.0, "beat": 0.25} | options)
-        self.processes.append(process)
-        self.until(lambda: process.pid in self.living(), 20)
-        return process
+        return self.workers(1, **options)[0]
+
+    def workers(self, number: int, **options: Any) -> list[Process]:  # noqa: ANN401 - of worker.py
+        """Start several at once."""
+        begun = [Process(self.url, {"lease": 2.0, "beat": 0.25} | options) for _ in range(number)]
+        self.processes += begun
+        pids = {process.pid for process in begun}
+        self.until(lambda: pids <= self.living(), 20)
+        return begun
 
     def living(self) -> set[int]:
         return {

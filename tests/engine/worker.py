@@ -1,7 +1,7 @@
 """A worker process for the engine's tests: executes jobs that only record that they ran.
 
 `python -m tests.engine.worker URL OPTIONS`; SIGTERM drains it. Like the store it fences: who begins
-a run raises its epoch, and who finishes under an old epoch writes nothing.
+a segment raises its epoch, who finishes under an old one writes nothing, a finished one is over.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from roadworthy.errors import Fenced
 
 
 class Work:
-    """Begins, waits and finishes runs. Options: seconds; stubborn: ignore cancellation."""
+    """Begins, waits and finishes segments. Options: seconds; stubborn: ignore cancellation."""
 
     def __init__(self, pool: AsyncConnectionPool[Any], options: dict[str, Any]) -> None:
         self._pool = pool
@@ -44,11 +44,13 @@ class Work:
         async with self._pool.connection() as sql:
             cursor = await sql.execute(
                 "INSERT INTO run (id) VALUES (%s)"
-                " ON CONFLICT (id) DO UPDATE SET epoch = run.epoch + 1 RETURNING epoch",
-                [run_id],
+                " ON CONFLICT (id) DO UPDATE SET epoch = run.epoch + 1 WHERE run.finished = 0"
+                " RETURNING epoch",
+                [job],
             )
             row = await cursor.fetchone()
-        assert row is not None
+        if row is None:  # finished by a worker that died before it could tell
+            return
         await self.see(job, "begin")
         try:
             if run_id.startswith("block"):
@@ -61,11 +63,11 @@ class Work:
         async with self._pool.connection() as sql:
             done = await sql.execute(
                 "UPDATE run SET finished = finished + 1 WHERE id = %s AND epoch = %s",
-                [run_id, row[0]],
+                [job, row[0]],
             )
         if not done.rowcount:
             await self.see(job, "fenced")
-            raise Fenced(f"{run_id} was taken over")
+            raise Fenced(f"{job} was taken over")
         await self.see(job, "end")
 
     async def tick(self, tick: Tick) -> None:
