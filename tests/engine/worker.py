@@ -76,10 +76,13 @@ class Work:
 
 async def main(url: str, options: dict[str, Any]) -> None:
     settings = EngineSettings(lease=options["lease"], beat=options["beat"])
-    at_once = options.get("at_once", 100)
+    at_once, partitioned = options.get("at_once", 100), options.get("partitioned", True)
     settings = replace(
         settings,
-        queues=tuple(replace(queue, at_once=at_once) for queue in settings.queues),
+        queues=tuple(
+            replace(queue, at_once=at_once, partitioned=queue.partitioned and partitioned)
+            for queue in settings.queues
+        ),
         version=options.get("version", "1"),
     )
     async with AsyncConnectionPool(

@@ -48,12 +48,14 @@ class SlowedQueues(logging.Handler):
         self._slowed: dict[str, tuple[float, float]] = {}  # queue: (seconds between polls, when)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Contention stays a warning; other warnings are its housekeeping."""
+        """Contention stays a warning; other warnings and cancelled jobs are its housekeeping."""
         text = record.getMessage()
         found = _CONTENTION.search(text)
         if found is not None:
             self._slowed[found[1]] = (float(found[2]), record.created)
-        level = record.levelno if found or record.levelno > logging.WARNING else logging.DEBUG
+        cancelled = record.exc_info is not None and "Cancelled" in str(record.exc_info[0])
+        loud = record.levelno > logging.WARNING and not cancelled
+        level = record.levelno if found or loud else logging.DEBUG
         log.log(level, "dbos: %s", text, exc_info=record.exc_info)
 
     def polls(self, clock: Clock) -> dict[str, float]:
