@@ -65,8 +65,7 @@ async def burst(desk: Desk, *, partitioned: bool, seconds: float, at_once: int) 
     desk.workers(2, lease=5.0, beat=1.0, seconds=seconds, at_once=at_once, partitioned=partitioned)
     await asyncio.sleep(1.5)
     began = time.monotonic()
-    for number in range(1_000):
-        await client.enqueue(Job(run_id=f"r{number}", segment=1))
+    await client.enqueue(*(Job(run_id=f"r{number}", segment=1) for number in range(1_000)))
     enqueued = time.monotonic() - began
     desk.until(lambda: desk.finished() == 1_000, 120)
     wall = time.monotonic() - began

@@ -53,11 +53,20 @@ async def test_turns_of_a_conversation_follow_one_another_over_two_workers(
     for turn in range(6):
         for name in ("a", "b", "c"):
             await client.enqueue(Job(run_id=f"{name}{turn}", segment=1, conversation=name))
-    desk.until(lambda: desk.finished() == 18)
+    desk.until(lambda: len(desk.order()) == 36)
     for name in ("a", "b", "c"):
         happened = [(what, job[:-2]) for what, job in desk.order() if job.startswith(name)]
         assert happened == [(what, f"{name}{n}") for n in range(6) for what in ("begin", "end")]
     assert {row[0] for row in desk.rows("SELECT pid FROM seen")} <= workers
+
+
+async def test_jobs_enqueued_together_keep_their_order(desk: Desk, client: DbosEngine) -> None:
+    together = [Job(run_id=f"r{-n % 7}", segment=n + 1, conversation="c") for n in range(14)]
+    await client.enqueue(*together)
+    await client.enqueue(*together)
+    desk.worker()
+    desk.until(lambda: desk.finished() == len(together))
+    assert [job for what, job in desk.order() if what == "begin"] == [job.id for job in together]
 
 
 async def test_a_conversation_of_one_tenant_does_not_hold_up_that_of_another(

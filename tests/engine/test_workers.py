@@ -61,9 +61,9 @@ async def test_no_job_is_lost_or_finished_twice_over_many_kills(
     clock, jobs = SystemClock(), 0
     workers = [desk.worker(seconds=0.05) for _ in range(3)]
     for _ in range(kills // 2):
-        for _ in range(30):
+        for _ in range(20):
             jobs += 1
-            conversation = f"c{draw.randrange(9)}" if draw.random() < 0.5 else None
+            conversation = f"c{draw.randrange(20)}" if draw.random() < 0.5 else None
             await client.enqueue(Job(run_id=f"r{jobs}", segment=1, conversation=conversation))
         for _ in range(2):
             await clock.sleep(draw.uniform(0, 0.1))  # the instant of the kill is what varies

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from dbos import DBOS, DBOSClient, Serializer
+from dbos import DBOS, DBOSClient, EnqueueOptions, Serializer
 from dbos._error import DBOSException
 from dbos._serialization import DefaultSerializer
 from dbos._utils import INTERNAL_QUEUE_NAME
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from roadworthy.engine.health import SlowedQueues
@@ -136,6 +139,12 @@ class Dispatch:
         self._url = url
         self._settings = settings
         self._threads = ThreadPoolExecutor(2, "roadworthy-engine")
+        self._database = create_engine(
+            url.replace("postgresql:", "postgresql+psycopg:", 1),
+            pool_size=2,
+            max_overflow=0,
+            pool_pre_ping=True,
+        )
         self._client: DBOSClient | None = None
         self._dbos: DBOS | None = None
         self._launched = False
@@ -153,9 +162,8 @@ class Dispatch:
 
         def connect() -> DBOSClient:
             return DBOSClient(
-                system_database_url=self._url,
+                system_database_engine=self._database,
                 serializer=_Json(),
-                system_database_pool_size=2,
                 application_name=_NAME,
                 retry_connection_errors=False,
             )
@@ -167,13 +175,38 @@ class Dispatch:
         client, self._client = self._client, None
         if client is not None:
             await self._call(client.destroy)
+        self._database.dispose()
         self._threads.shutdown(wait=False)
 
     # --- jobs ----------------------------------------------------------------------------
 
-    async def enqueue(self, job: Job) -> None:
-        """A row for this segment, unless there is one."""
-        options: dict[str, Any] = {
+    async def enqueue(self, jobs: Sequence[Job]) -> None:
+        """A row for each segment, unless there is one.
+
+        One transaction per round, in which a partition occurs once: a row's time, by which it is
+        ordered, is that of its transaction in milliseconds.
+        """
+        client, database = self._connected, self._database
+        rounds: list[list[Job]] = []
+        seen = Counter[str]()
+        for job in jobs:
+            if seen[job.partition] == len(rounds):
+                rounds.append([])
+            rounds[seen[job.partition]].append(job)
+            seen[job.partition] += 1
+
+        def enqueue(batch: list[Job]) -> None:
+            with database.begin() as transaction:
+                for job in batch:
+                    client.enqueue_in_transaction(
+                        transaction, self._options(job), job.run_id, job.segment
+                    )
+
+        for batch in rounds:
+            await self._call(partial(enqueue, batch))
+
+    def _options(self, job: Job) -> EnqueueOptions:
+        options: EnqueueOptions = {
             "workflow_name": "segment",
             "workflow_id": job.id,
             "queue_name": job.queue,
@@ -182,8 +215,7 @@ class Dispatch:
         }
         if any(queue.partitioned for queue in self._settings.queues if queue.name == job.queue):
             options["queue_partition_key"] = job.partition
-        client = self._connected
-        await self._call(lambda: client.enqueue(options, job.run_id, job.segment))  # type: ignore[arg-type]
+        return options
 
     async def cancel(self, key: str) -> None:
         """Out of its queue; a worker that executes it sees it within a second."""

@@ -142,12 +142,14 @@ class DbosEngine:
 
     # --- jobs ----------------------------------------------------------------------------
 
-    async def enqueue(self, job: Job) -> None:
-        """Have a segment executed somewhere; the same segment again is the same job.
+    async def enqueue(self, *jobs: Job) -> None:
+        """Have segments executed somewhere; the same segment again is the same job.
 
-        Raises: StoreUnavailable.
+        Together they cost one commit, or one for each job of the same conversation. Conversations
+        keep this order to the millisecond; the store's own rule is what keeps it for certain.
+        Raises: StoreUnavailable: repeat all of them.
         """
-        await self._dispatch.enqueue(job)
+        await self._dispatch.enqueue(jobs)
 
     async def cancel(self, run_id: str, segment: int) -> None:
         """Take a job out of its queue, or interrupt it: here at once, elsewhere within a second.
