@@ -1,8 +1,8 @@
 """The one door to DBOS: jobs on Postgres, and the calls that claim, move, schedule and delete them.
 
 `engine/distributed.py` uses it; nothing else knows DBOS. DBOS says where and when a segment
-executes, the journal says what happened. Invariant: rows hold JSON only, and a job's body is one
-step that returns nothing: either it is over, or nothing of it is recorded.
+executes, the journal says what happened. Invariant: rows hold JSON only, and a job's body returns
+nothing: either it is over, or nothing of it is recorded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from roadworthy.errors import ConfigurationError, DeclarationError, StoreUnavail
 T = TypeVar("T")
 
 _NAME = "roadworthy"
-_BACKSTOP = 604_800.0  # a body that ignores its interruption for a week ends in ERROR
 _BATCH = 1_000
 _ENDED = ["SUCCESS", "ERROR", "CANCELLED"]
 
@@ -106,27 +105,21 @@ def _bodies() -> Bodies:
     return _here[0]
 
 
-@DBOS.step(name="segment", preemptible=True, timeout_seconds=_BACKSTOP)
-async def _perform(run_id: str, number: int) -> None:
-    await _bodies().segment(run_id, number)
+# No DBOS step inside: it would cost three times the job (docs/decisions/0012).
 
 
 @DBOS.workflow(name="segment")
 async def _segment(run_id: str, number: int) -> None:
-    with _bodies().holding(f"{run_id}:{number}"):
-        await _perform(run_id, number)
-
-
-@DBOS.step(name="tick", preemptible=True, timeout_seconds=_BACKSTOP)
-async def _fire(schedule: str, at: str, payload: str) -> None:
-    tick = Tick(schedule=schedule, at=datetime.fromisoformat(at), payload=payload)
-    await _bodies().tick(tick)
+    bodies = _bodies()
+    with bodies.holding(f"{run_id}:{number}"):
+        await bodies.segment(run_id, number)
 
 
 @DBOS.workflow(name="tick")
 async def _tick(at: str, context: list[str]) -> None:
-    with _bodies().holding(DBOS.workflow_id or ""):
-        await _fire(context[0], at, context[1])
+    bodies, (schedule, payload) = _bodies(), context
+    with bodies.holding(DBOS.workflow_id or ""):
+        await bodies.tick(Tick(schedule=schedule, at=datetime.fromisoformat(at), payload=payload))
 
 
 # --- what we call --------------------------------------------------------------------------
@@ -218,9 +211,19 @@ class Dispatch:
         return options
 
     async def cancel(self, key: str) -> None:
-        """Out of its queue; a worker that executes it sees it within a second."""
+        """Out of its queue; a worker that executes it finds it in `cancelled`."""
         client = self._connected
         await self._call(lambda: client.cancel_workflow(key))
+
+    async def cancelled(self, keys: Sequence[str]) -> list[str]:
+        """Which of these jobs were cancelled."""
+        client = self._connected
+        jobs = await self._call(
+            lambda: client.list_workflows(
+                status="CANCELLED", workflow_ids=[*keys], load_input=False, load_output=False
+            )
+        )
+        return [job.workflow_id for job in jobs]
 
     async def schedule(self, name: str, cron: str, payload: str) -> None:
         """Create or replace a schedule. Raises: DeclarationError: not a cron expression."""

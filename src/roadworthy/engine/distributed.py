@@ -282,10 +282,13 @@ class DbosEngine:
                 return
 
     async def _tends(self) -> None:
-        """The reaper. Every worker may do it: each move is one conditional update."""
+        """Cancels, and the reaper. Every worker may reap: each move is one conditional update."""
         rounds = 0
         while True:
             try:
+                if running := list(self._held.running):
+                    for key in await self._dispatch.cancelled(running):
+                        self._held.cancel(key)
                 dead = await self._leases.dead()
                 if rounds % _ROUNDS == 0:
                     dead += sorted(await self._dispatch.holders() - await self._leases.known())
