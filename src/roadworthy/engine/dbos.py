@@ -91,7 +91,7 @@ class Bodies(Protocol):
         """Execute a segment."""
         ...
 
-    async def tick(self, tick: Tick) -> None:
+    async def tick(self, key: str, tick: Tick) -> None:
         """A schedule fired."""
         ...
 
@@ -117,9 +117,10 @@ async def _segment(run_id: str, number: int) -> None:
 
 @DBOS.workflow(name="tick")
 async def _tick(at: str, context: list[str]) -> None:
-    bodies, (schedule, payload) = _bodies(), context
-    with bodies.holding(DBOS.workflow_id or ""):
-        await bodies.tick(Tick(schedule=schedule, at=datetime.fromisoformat(at), payload=payload))
+    bodies, (schedule, payload), key = _bodies(), context, DBOS.workflow_id or ""
+    tick = Tick(schedule=schedule, at=datetime.fromisoformat(at), payload=payload)
+    with bodies.holding(key):
+        await bodies.tick(key, tick)
 
 
 # --- what we call --------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class DbosEngine:
         Afterwards this process still enqueues. Its lease is gone when this returns.
         """
         if self._drain is None:
-            if self._lease is None:
+            if not self._loops:  # it never took anything
                 return
             self._drain = asyncio.get_running_loop().create_task(self._drain_within(seconds))
         elif not self._drain.done():  # somebody else asked for it, with another patience
@@ -221,9 +221,9 @@ class DbosEngine:
         """The body of a job."""
         await self._held.perform(f"{run_id}:{number}", lambda: self._execute(run_id, number))
 
-    async def tick(self, tick: Tick) -> None:
+    async def tick(self, key: str, tick: Tick) -> None:
         """The body of a schedule's job."""
-        await self._held.perform(tick.id, lambda: self._on_tick(tick))
+        await self._held.perform(key, lambda: self._on_tick(tick))
 
     async def _hand_back(self, key: str) -> None:
         if self._lease is not None:
@@ -272,14 +272,24 @@ class DbosEngine:
             await self._held.interrupt()
             return
         await self._leave(old)
-        while self._drain is None:
-            try:
-                await self._begin()
-            except StoreUnavailable as error:
-                log.warning("no new lease yet: %s", error)
-                await self._clock.sleep(self._settings.beat)
-            else:
-                return
+        while not await self._begun_again():
+            await self._clock.sleep(self._settings.beat)
+        if self._draining and self._lease is not None:  # it was asked for meanwhile
+            await self._leave(self._lease)
+
+    async def _begun_again(self) -> bool:
+        if self._draining:
+            return True
+        try:
+            await self._begin()
+        except StoreUnavailable as error:
+            log.warning("no new lease yet: %s", error)
+            return False
+        return True
+
+    @property
+    def _draining(self) -> bool:
+        return self._drain is not None
 
     async def _tends(self) -> None:
         """Cancels, and the reaper. Every worker may reap: each move is one conditional update."""
