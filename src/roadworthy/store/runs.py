@@ -48,6 +48,8 @@ class RunRow:
     nanos: int
     input_tokens: int
     output_tokens: int
+    priority: int
+    dispatch: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ class NewRun:
     fingerprint: str
     idempotency_key: str | None
     body_hash: str
+    priority: int = 100
 
 
 def _status(*these: str) -> ColumnElement[bool]:
@@ -121,7 +124,7 @@ _EARLIER_QUEUED = Statement(
 )
 _CLAIM = Statement(
     update(s.run)
-    .where(s.run.c.id == _P("run_id"), _status(*OPEN))
+    .where(s.run.c.id == _P("run_id"), _status(*OPEN), s.run.c.dispatch == _P("job"))
     .values(
         epoch=s.run.c.epoch + 1,
         segment=s.run.c.segment + 1,
@@ -147,12 +150,22 @@ _SET_STATUS = Statement(
 _WAKE = Statement(
     update(s.run)
     .where(s.run.c.id == _P("run_id"), _status("waiting", "escalated"))
-    .values(status="queued", updated_at=_P("now"))
+    .values(status="queued", dispatch=s.run.c.dispatch + 1, updated_at=_P("now"))
 )
 _REOPEN = Statement(
     update(s.run)
     .where(s.run.c.id == _P("run_id"), _status("partial", "stopped"))
-    .values(status="queued", updated_at=_P("now"))
+    .values(status="queued", dispatch=s.run.c.dispatch + 1, updated_at=_P("now"))
+)
+_AGAIN = Statement(
+    update(s.run)
+    .where(s.run.c.id == _P("run_id"), _status(*OPEN), s.run.c.dispatch == _P("job"))
+    .values(status="queued", dispatch=s.run.c.dispatch + 1, updated_at=_P("now"))
+)
+_DISPATCHED = Statement(
+    update(s.run)
+    .where(s.run.c.id == _P("run_id"), s.run.c.dispatched < _P("job"))
+    .values(dispatched=_P("job"))
 )
 _BEHIND = (  # its conversation has another active run: it is started when that one leaves
     select(s.conversation.c.id)
@@ -167,6 +180,14 @@ _UNFINISHED = Statement(
     select(s.run.c.id, s.run.c.pattern)
     .where(_status(*OPEN), not_(_BEHIND))
     .order_by(s.run.c.created_at, s.run.c.id)
+)
+_UNDISPATCHED = Statement(
+    _RUN.where(s.run.c.status == "queued", s.run.c.dispatched < s.run.c.dispatch, not_(_BEHIND))
+    .order_by(s.run.c.priority, s.run.c.created_at, s.run.c.id)
+    .limit(_P("most"))
+)
+_LEFT = Statement(
+    _RUN.where(s.run.c.status == "running", s.run.c.updated_at < _P("before")).limit(_P("most"))
 )
 _NEXT_IN_CONVERSATION = Statement(
     select(s.run.c.id)
@@ -298,18 +319,25 @@ def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
         nanos=0,
         input_tokens=0,
         output_tokens=0,
+        priority=new.priority,
+        dispatch=1,
+        dispatched=0,
     )
 
 
 def claim(
-    tx: Tx, run_id: str, holder: str, now: int, *, in_turn: bool = True
+    tx: Tx, run_id: str, holder: str, now: int, *, in_turn: bool = True, job: int | None = None
 ) -> tuple[int, int] | None:
     """Take a run for execution: (epoch, segment). None while it must not execute.
 
-    in_turn: wait for the conversation's earlier runs, and take it.
+    in_turn: wait for the conversation's earlier runs, and take it. job: the engine's number; an
+    older one does nothing.
     """
     row = get(tx, run_id)
     if row.status not in OPEN:  # it must not take the conversation that others use now
+        return None
+    job = row.dispatch if job is None else job
+    if job != row.dispatch:
         return None
     if row.conversation is not None and in_turn:
         place = {"tenant": row.tenant, "conversation": row.conversation}
@@ -317,7 +345,7 @@ def claim(
             return None
         if not tx.run(_TAKE_CONVERSATION, run_id=run_id, **place):
             return None
-    claimed = tx.rows(_CLAIM, run_id=run_id, holder=holder, now=now)
+    claimed = tx.rows(_CLAIM, run_id=run_id, holder=holder, now=now, job=job)
     return (claimed[0][0], claimed[0][1]) if claimed else None
 
 
@@ -345,6 +373,29 @@ def set_status(
                 conversation=row.conversation,
                 run_id=run_id,
             )
+            following = next_in_conversation(tx, row.tenant, row.conversation)
+            if following is not None:  # an earlier job of it may have come too soon
+                again(tx, following, get(tx, following).dispatch, now)
+
+
+def again(tx: Tx, run_id: str, job: int, now: int) -> bool:
+    """Give a run that should execute a new job; its present one is done with."""
+    return bool(tx.run(_AGAIN, run_id=run_id, job=job, now=now))
+
+
+def undispatched(tx: Tx, most: int) -> list[RunRow]:
+    """Runs that should execute and whose job nobody has enqueued, the most urgent first."""
+    return [_run_row(row) for row in tx.rows(_UNDISPATCHED, most=most)]
+
+
+def left_running(tx: Tx, before: int, most: int) -> list[RunRow]:
+    """Runs that were taken for execution before a time and have not ended or waited since."""
+    return [_run_row(row) for row in tx.rows(_LEFT, before=before, most=most)]
+
+
+def mark_dispatched(tx: Tx, run_id: str, job: int) -> None:
+    """The engine has this job."""
+    tx.run(_DISPATCHED, run_id=run_id, job=job)
 
 
 def wake(tx: Tx, run_id: str, now: int) -> bool:
