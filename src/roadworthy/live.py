@@ -72,6 +72,11 @@ class Live:
         """Whether anybody streams this run."""
         return run_id in self._watchers
 
+    @property
+    def expected(self) -> frozenset[str]:
+        """The runs that somebody here waits for."""
+        return frozenset(self._expecting)
+
     def followed(self, run_id: str) -> bool:
         """Whether an event of this run reaches anybody: a stream, or the hook of all runs."""
         return self._hook is not None or run_id in self._watchers

@@ -16,11 +16,12 @@ import msgspec
 from roadworthy.budget import Ledger
 from roadworthy.clock import Clock
 from roadworthy.engine.inline import InlineEngine
+from roadworthy.engine.jobs import EngineSettings
 from roadworthy.errors import StoreUnavailable
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
 from roadworthy.executor import Executor, House
 from roadworthy.intake import Intake, Request
-from roadworthy.keeper import Keeper
+from roadworthy.keeper import FileKeeper, Keeper
 from roadworthy.limits import Budget
 from roadworthy.live import Live, Shown, Told
 from roadworthy.models.catalog import Catalog
@@ -30,6 +31,7 @@ from roadworthy.store import runs
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.journal import Journal
 from roadworthy.store.runs import RunRow
+from roadworthy.store.sqlite import SqliteDatabase
 from roadworthy.tools.execution import ToolThreads
 from roadworthy.trace import plain_event
 
@@ -52,6 +54,7 @@ class Opened:
         on_event: Callable[[StreamEvent], None] | None,
         privacy: Privacy | None = None,
         execute: bool = True,
+        engine_settings: EngineSettings | None = None,
     ) -> None:
         self.clock = clock
         self.live = Live(on_event)
@@ -69,8 +72,12 @@ class Opened:
         )
         self.journal.on_trouble = self._say_trouble_soon
         self.executor = Executor(self.house)
-        self.engine = InlineEngine(self._execute)
-        self.keeper = Keeper(self.executor, self.engine, execute=execute)
+        self.keeper: Keeper
+        if isinstance(database, SqliteDatabase):
+            engine = InlineEngine(self._execute)
+            self.keeper = FileKeeper(self.executor, engine, execute=execute)
+        else:
+            self.keeper = self._cluster(engine_settings or EngineSettings(), work=execute)
         self.intake = Intake(self.executor)
 
     async def check(self, request: Request) -> None:
@@ -84,19 +91,24 @@ class Opened:
         if not catalog.is_checked(wanted, tenant):
             await asyncio.to_thread(catalog.check, wanted, tenant)
 
-    async def close(self) -> None:
-        await self.engine.close(grace=5.0)
-        await self.keeper.close()
+    def _cluster(self, settings: EngineSettings, *, work: bool) -> Keeper:
+        from roadworthy.cluster import ClusterKeeper  # noqa: PLC0415 - an extra, 0.5 s to import
+
+        return ClusterKeeper(self.executor, self.live, self._execute, work=work, settings=settings)
+
+    async def close(self, grace: float) -> None:
+        """Let running segments finish within `grace` seconds; what does not goes on elsewhere."""
+        await self.keeper.close(grace)
         await self.journal.close()
         self.threads.close()
         await self.house.catalog.close()
 
-    async def _execute(self, run_id: str) -> None:
+    async def _execute(self, run_id: str, job: int | None = None) -> None:
         following: str | None = None
         result: RunResult[Any] | None = None
         left: Exception | None = None
         try:
-            result = await self.executor.execute(run_id)
+            result = await self.executor.execute(run_id, job)
             if result is not None and (result.conversation is not None or not result.over):
                 following = await self.house.read(lambda tx: _following(tx, run_id))
         except Exception as error:
@@ -105,7 +117,7 @@ class Opened:
         finally:
             self.live.tell(run_id, None if following == run_id else left or result)
         if following is not None:
-            self.engine.start(following)
+            self.keeper.wake(following)
 
     async def shown(self, event: StreamEvent, row: RunRow) -> StreamEvent:
         """An event as users see it: what they are told in clear text, outputs typed."""
@@ -149,7 +161,7 @@ class Opened:
     async def until(self, told: asyncio.Queue[Told]) -> Told:
         """What is told next; None after a moment when another process executes the run."""
         try:
-            async with asyncio.timeout(None if self.keeper.owner else 0.1):
+            async with asyncio.timeout(self.keeper.patience):
                 return await told.get()
         except TimeoutError:
             return None
@@ -158,7 +170,7 @@ class Opened:
         """Live events after a position; ends where the journal must be read again."""
         while True:
             try:
-                async with asyncio.timeout(None if self.keeper.owner else 0.1):
+                async with asyncio.timeout(self.keeper.glance):
                     event = await queue.get()
             except TimeoutError:
                 return  # another process executes it: poll

@@ -37,6 +37,7 @@ from roadworthy.transcript import transcript
 T = TypeVar("T")
 Deps = TypeVar("Deps")
 Output = TypeVar("Output")
+CLOSE_SECONDS = 5.0  # what executes gets so long; the rest goes on elsewhere or later
 
 
 class Runtime:
@@ -115,7 +116,7 @@ class Runtime:
         """Let running segments finish their step, then close. Runs go on at the next opening."""
         opened, self._opened = self._opened, None
         if opened is not None:
-            await opened.close()
+            await opened.close(CLOSE_SECONDS)
         await asyncio.to_thread(self._database.close)
 
     def __enter__(self) -> Runtime:
@@ -272,10 +273,8 @@ class Runtime:
         opened = self._open
         opened.executor.register(request.pattern)
         await opened.check(request)
-        mine = opened.keeper.owner
-        accepted = await opened.intake.accept(request, mine=mine)
-        if mine:
-            opened.engine.start(accepted.run_id)
+        accepted = await opened.intake.accept(request, mine=opened.keeper.owner)
+        opened.keeper.wake(accepted.run_id)
         return accepted
 
     async def stream(
@@ -385,8 +384,7 @@ class Runtime:
         if arguments is not None:
             answer["arguments"] = dict(arguments)
         await opened.intake.answer(wait.id, wait.run_id, answer)
-        if opened.keeper.owner:
-            opened.engine.start(wait.run_id)
+        opened.keeper.wake(wait.run_id)
 
     async def cancel(self, run_id: str, *, by: str = "") -> None:
         """Ask a run to stop: reads and model calls are interrupted, effects are not.
@@ -403,8 +401,7 @@ class Runtime:
                 runs.wake(tx, run_id, now)
 
         await opened.journal.commit(Unit(apply=leave))
-        if opened.keeper.owner:
-            await opened.keeper.hear()
+        await opened.keeper.hear()
 
     async def resume(self, run_id: str, *, limits: Limits | None = None) -> None:
         """Go on with a run that ended partial, or that a limit or budget stopped. What it did is
@@ -417,8 +414,7 @@ class Runtime:
         if opened.keeper.owner:
             opened.executor.agent((await self.find(run_id)).pattern)
         await opened.intake.reopen(run_id, limits)
-        if opened.keeper.owner:
-            opened.engine.start(run_id)
+        opened.keeper.wake(run_id)
 
     async def history(self, conversation: str, *, user: User | str | None = None) -> list[Message]:
         """All messages of a conversation, oldest first.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, bindparam, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
 
 from roadworthy.errors import IdempotencyConflict, UnknownRun
 from roadworthy.events import RunEvent
@@ -67,14 +67,14 @@ class NewRun:
     priority: int = 100
 
 
-def _status(*these: str) -> ColumnElement[bool]:
+def status_in(*these: str) -> ColumnElement[bool]:
     """Spelled out, because `in_` is expanded only by SQLAlchemy's own execution."""
     return or_(*(s.run.c.status == status for status in these))
 
 
 _COLUMNS = tuple(RunRow.__dataclass_fields__)
-_RUN = select(*(s.run.c[name] for name in _COLUMNS))
-_RUN_BY_ID = Statement(_RUN.where(s.run.c.id == _P("run_id")))
+RUN = select(*(s.run.c[name] for name in _COLUMNS))
+_RUN_BY_ID = Statement(RUN.where(s.run.c.id == _P("run_id")))
 _RUN_BY_KEY = Statement(
     select(s.run.c.id, s.run.c.body_hash).where(
         s.run.c.tenant == _P("tenant"), s.run.c.idempotency_key == _P("key")
@@ -119,12 +119,12 @@ _EARLIER_QUEUED = Statement(
         s.run.c.tenant == _P("tenant"),
         s.run.c.conversation == _P("conversation"),
         s.run.c.ordinal < _P("ordinal"),
-        _status(*OPEN, "waiting", "escalated"),
+        status_in(*OPEN, "waiting", "escalated"),
     )
 )
 _CLAIM = Statement(
     update(s.run)
-    .where(s.run.c.id == _P("run_id"), _status(*OPEN), s.run.c.dispatch == _P("job"))
+    .where(s.run.c.id == _P("run_id"), status_in(*OPEN), s.run.c.dispatch == _P("job"))
     .values(
         epoch=s.run.c.epoch + 1,
         segment=s.run.c.segment + 1,
@@ -149,57 +149,30 @@ _SET_STATUS = Statement(
 )
 _WAKE = Statement(
     update(s.run)
-    .where(s.run.c.id == _P("run_id"), _status("waiting", "escalated"))
+    .where(s.run.c.id == _P("run_id"), status_in("waiting", "escalated"))
     .values(status="queued", dispatch=s.run.c.dispatch + 1, updated_at=_P("now"))
 )
 _REOPEN = Statement(
     update(s.run)
-    .where(s.run.c.id == _P("run_id"), _status("partial", "stopped"))
+    .where(s.run.c.id == _P("run_id"), status_in("partial", "stopped"))
     .values(status="queued", dispatch=s.run.c.dispatch + 1, updated_at=_P("now"))
 )
 _AGAIN = Statement(
     update(s.run)
-    .where(s.run.c.id == _P("run_id"), _status(*OPEN), s.run.c.dispatch == _P("job"))
+    .where(s.run.c.id == _P("run_id"), status_in(*OPEN), s.run.c.dispatch == _P("job"))
     .values(status="queued", dispatch=s.run.c.dispatch + 1, updated_at=_P("now"))
-)
-_DISPATCHED = Statement(
-    update(s.run)
-    .where(s.run.c.id == _P("run_id"), s.run.c.dispatched < _P("job"))
-    .values(dispatched=_P("job"))
-)
-_BEHIND = (  # its conversation has another active run: it is started when that one leaves
-    select(s.conversation.c.id)
-    .where(
-        s.conversation.c.tenant == s.run.c.tenant,
-        s.conversation.c.id == s.run.c.conversation,
-        s.conversation.c.active_run != s.run.c.id,
-    )
-    .exists()
-)
-_UNFINISHED = Statement(
-    select(s.run.c.id, s.run.c.pattern)
-    .where(_status(*OPEN), not_(_BEHIND))
-    .order_by(s.run.c.created_at, s.run.c.id)
-)
-_UNDISPATCHED = Statement(
-    _RUN.where(s.run.c.status == "queued", s.run.c.dispatched < s.run.c.dispatch, not_(_BEHIND))
-    .order_by(s.run.c.priority, s.run.c.created_at, s.run.c.id)
-    .limit(_P("most"))
-)
-_LEFT = Statement(
-    _RUN.where(s.run.c.status == "running", s.run.c.updated_at < _P("before")).limit(_P("most"))
 )
 _NEXT_IN_CONVERSATION = Statement(
     select(s.run.c.id)
     .where(
         s.run.c.tenant == _P("tenant"),
         s.run.c.conversation == _P("conversation"),
-        _status(*OPEN),
+        status_in(*OPEN),
     )
     .order_by(s.run.c.ordinal)
     .limit(1)
 )
-_RECENT = Statement(_RUN.order_by(s.run.c.created_at.desc(), s.run.c.id.desc()).limit(_P("most")))
+_RECENT = Statement(RUN.order_by(s.run.c.created_at.desc(), s.run.c.id.desc()).limit(_P("most")))
 _EVENTS = Statement(
     select(
         s.event.c.seq,
@@ -383,21 +356,6 @@ def again(tx: Tx, run_id: str, job: int, now: int) -> bool:
     return bool(tx.run(_AGAIN, run_id=run_id, job=job, now=now))
 
 
-def undispatched(tx: Tx, most: int) -> list[RunRow]:
-    """Runs that should execute and whose job nobody has enqueued, the most urgent first."""
-    return [_run_row(row) for row in tx.rows(_UNDISPATCHED, most=most)]
-
-
-def left_running(tx: Tx, before: int, most: int) -> list[RunRow]:
-    """Runs that were taken for execution before a time and have not ended or waited since."""
-    return [_run_row(row) for row in tx.rows(_LEFT, before=before, most=most)]
-
-
-def mark_dispatched(tx: Tx, run_id: str, job: int) -> None:
-    """The engine has this job."""
-    tx.run(_DISPATCHED, run_id=run_id, job=job)
-
-
 def wake(tx: Tx, run_id: str, now: int) -> bool:
     """Make a waiting run executable again. An ended one stays as it is."""
     return bool(tx.run(_WAKE, run_id=run_id, now=now))
@@ -413,17 +371,12 @@ def get(tx: Tx, run_id: str) -> RunRow:
     row = tx.one(_RUN_BY_ID, run_id=run_id)
     if row is None:
         raise UnknownRun(f"No run {run_id!r} in this store. `roadworthy runs list` shows them.")
-    return _run_row(row)
+    return run_row(row)
 
 
 def recent(tx: Tx, most: int) -> list[RunRow]:
     """The newest runs first."""
-    return [_run_row(row) for row in tx.rows(_RECENT, most=most)]
-
-
-def unfinished(tx: Tx) -> list[tuple[str, str]]:
-    """(id, pattern) of the runs that should execute, oldest first."""
-    return [(row[0], row[1]) for row in tx.rows(_UNFINISHED)]
+    return [run_row(row) for row in tx.rows(_RECENT, most=most)]
 
 
 def next_in_conversation(tx: Tx, tenant: str, conversation: str) -> str | None:
@@ -492,5 +445,5 @@ def body_hash(body: object) -> str:
     return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()[:32]
 
 
-def _run_row(row: Row) -> RunRow:
+def run_row(row: Row) -> RunRow:
     return RunRow(**dict(zip(_COLUMNS, row, strict=True)))
