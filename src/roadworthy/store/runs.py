@@ -340,13 +340,9 @@ def set_status(
     if status not in ("waiting", "escalated"):
         row = get(tx, run_id)
         if row.conversation is not None:
-            tx.run(
-                _LEAVE_CONVERSATION,
-                tenant=row.tenant,
-                conversation=row.conversation,
-                run_id=run_id,
-            )
-            following = next_in_conversation(tx, row.tenant, row.conversation)
+            place = {"tenant": row.tenant, "conversation": row.conversation}
+            left = tx.run(_LEAVE_CONVERSATION, run_id=run_id, **place)
+            following = next_in_conversation(tx, **place) if left else None
             if following is not None:  # an earlier job of it may have come too soon
                 again(tx, following, get(tx, following).dispatch, now)
 
