@@ -191,6 +191,10 @@ class Executor:
             if run is None:
                 return None
             return self.typed(await run.veil.reveal(await self._segment(run)), run.agent.name)
+        except asyncio.CancelledError:
+            if run_id in self._active:
+                self._active[run_id].leave()
+            raise
         except Fenced:
             log.warning("run %s was taken over", run_id, extra={"run": run_id})
         except StoreVersionError as error:
