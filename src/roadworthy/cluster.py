@@ -27,6 +27,7 @@ from roadworthy.tool_calls import forget_expired
 log = logging.getLogger("roadworthy.runtime")
 SWEEP_SECONDS = 1.0
 LEFT_SECONDS = 30.0  # a run of a dead worker whose job got lost: longer than any lease
+GLANCE_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0  # who waits is told; this is for a notification that got lost
 _AT_ONCE = 500
 
@@ -53,6 +54,11 @@ class ClusterKeeper(Keeper):
             self._house.database.url, self._segment, settings, clock=self._house.clock
         )
         executor.holder = lambda: self.engine.executor or self._house.holder
+
+    @property
+    def glance(self) -> float | None:
+        """Whoever streams is told too, as long as what is live passes between processes."""
+        return GLANCE_SECONDS
 
     @property
     def patience(self) -> float | None:

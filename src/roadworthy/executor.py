@@ -283,15 +283,18 @@ class Executor:
     async def obey(self, command_id: int, run_id: str, by: str) -> None:
         """Carry out a command for a run that executes here."""
         run, now = self._active.get(run_id), self.house.clock.now()
-        if run is not None:
-            run.cancel()
-            await self.house.journal.commit(  # not `record`: what the run waits for is its own
-                Unit(
-                    position=run.position,
-                    events=(CancelRequested(by=by),),
-                    apply=lambda tx: waits.do_command(tx, command_id, now),
-                )
-            )
+        if run is None:
+            return
+        run.cancel()
+        requested = Unit(
+            position=run.position,
+            events=(CancelRequested(by=by),),
+            apply=lambda tx: waits.do_command(tx, command_id, now),
+        )
+        try:
+            await self.house.journal.commit(requested)  # not `record`: its waits are its own
+        except Fenced:  # it was reopened, or taken over: who executes it next obeys
+            return
 
     def executes(self, run_id: str) -> bool:
         """Whether a run executes here now."""

@@ -198,7 +198,8 @@ class FileKeeper(Keeper):
         ours, told = journal.batches != self._batches, journal.foreign != self._foreign
         self._batches, self._foreign = journal.batches, journal.foreign
         self._doubt, before = ours and (changed or self._doubt), self._doubt
-        return told or (not ours and (changed or before))
+        only_others = self._house.database.hears_only_others
+        return told or (changed and only_others) or (not ours and (changed or before))
 
     async def hear(self) -> None:
         """Carry out what was left for runs of this process, and start what is executable."""

@@ -29,6 +29,7 @@ from roadworthy.privacy import Privacy
 from roadworthy.result import RunResult
 from roadworthy.store import runs
 from roadworthy.store.database import Database, Tx
+from roadworthy.store.hot import Hot, PostgresHot, RedisHot
 from roadworthy.store.journal import Journal
 from roadworthy.store.runs import RunRow
 from roadworthy.store.sqlite import SqliteDatabase
@@ -55,6 +56,8 @@ class Opened:
         privacy: Privacy | None = None,
         execute: bool = True,
         engine_settings: EngineSettings | None = None,
+        redis: str | None = None,
+        inline: bool = False,
     ) -> None:
         self.clock = clock
         self.live = Live(on_event)
@@ -73,10 +76,11 @@ class Opened:
         self.journal.on_trouble = self._say_trouble_soon
         self.executor = Executor(self.house)
         self.keeper: Keeper
-        if isinstance(database, SqliteDatabase):
+        if inline or isinstance(database, SqliteDatabase):
             engine = InlineEngine(self._execute)
             self.keeper = FileKeeper(self.executor, engine, execute=execute)
         else:
+            self.live.hot = self._hot(database.url, redis)
             self.keeper = self._cluster(engine_settings or EngineSettings(), work=execute)
         self.intake = Intake(self.executor)
 
@@ -96,9 +100,20 @@ class Opened:
 
         return ClusterKeeper(self.executor, self.live, self._execute, work=work, settings=settings)
 
+    def _hot(self, url: str, redis: str | None) -> Hot:
+        return RedisHot(redis, self.live.heard) if redis else PostgresHot(url, self.live.heard)
+
+    async def open(self) -> None:
+        """Begin; what is unfinished goes on."""
+        if self.live.hot is not None:
+            await self.live.hot.open()
+        await self.keeper.open()
+
     async def close(self, grace: float) -> None:
         """Let running segments finish within `grace` seconds; what does not goes on elsewhere."""
         await self.keeper.close(grace)
+        if self.live.hot is not None:
+            await self.live.hot.close()
         await self.journal.close()
         self.threads.close()
         await self.house.catalog.close()
@@ -174,6 +189,8 @@ class Opened:
                     event = await queue.get()
             except TimeoutError:
                 return  # another process executes it: poll
+            if event is None:
+                return  # there is news of another process in the journal
             if isinstance(event, Exception):
                 raise event
             if isinstance(event, RunEvent):

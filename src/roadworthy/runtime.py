@@ -43,13 +43,15 @@ CLOSE_SECONDS = 5.0  # what executes gets so long; the rest goes on elsewhere or
 class Runtime:
     """Opens a store and runs patterns on it.
 
-    url: `sqlite:///file.db`; default from ROADWORTHY_URL. patterns: what this process can execute
-    and resume. tiers: name -> models in order of preference. prices: model name -> Price, for
-    models the price table does not know. budgets: bounds over many runs. providers: options by
-    provider or model name. on_event: called with every event of every run here, read-only.
-    privacy: keeps personal data out of the store and away from models (`roadworthy.privacy`);
-    what is recorded, and so what on_event is told, then holds tokens. execute: False only looks
-    and leaves requests and commands; another process executes them.
+    url: `sqlite:///file.db`, or `postgresql://...` for many processes; default ROADWORTHY_URL.
+    patterns: what this process can execute and resume. tiers: name -> models in order of
+    preference. prices: model name -> Price, for models the price table does not know. budgets:
+    bounds over many runs. providers: options by provider or model name. on_event: called with
+    every event of every run here, read-only. privacy: keeps personal data out of the store and
+    away from models (`roadworthy.privacy`); what is recorded, and so what on_event is told, then
+    holds tokens. execute: False only looks and leaves requests and commands; another process
+    executes them. redis: carries live streams between machines; default ROADWORTHY_REDIS, without
+    it Postgres does.
 
     Use as `with` or `async with`; no I/O happens before.
     """
@@ -67,6 +69,7 @@ class Runtime:
         clock: Clock | None = None,
         privacy: Privacy | None = None,
         execute: bool = True,
+        redis: str | None = None,
     ) -> None:
         self._settings = Settings.from_environment()
         self._database = open_database(url or self._settings.url)
@@ -76,6 +79,7 @@ class Runtime:
         self._on_event = on_event
         self._privacy = privacy
         self.execute = execute
+        self._redis = redis or self._settings.redis
         self._clock: Clock = clock or SystemClock()
         self._thread: LoopThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -103,10 +107,12 @@ class Runtime:
                 on_event=self._on_event,
                 privacy=self._privacy,
                 execute=self.execute,
+                redis=self._redis,
+                inline=self._settings.engine == "inline",
             )
             for pattern in self._patterns:
                 self._opened.executor.register(pattern)
-            await self._opened.keeper.open()
+            await self._opened.open()
         except BaseException:
             await self.__aexit__()
             raise

@@ -155,7 +155,12 @@ _WAKE = Statement(
 _REOPEN = Statement(
     update(s.run)
     .where(s.run.c.id == _P("run_id"), status_in("partial", "stopped"))
-    .values(status="queued", dispatch=s.run.c.dispatch + 1, updated_at=_P("now"))
+    .values(  # whoever executed it may still be closing its dependencies: fenced
+        status="queued",
+        epoch=s.run.c.epoch + 1,
+        dispatch=s.run.c.dispatch + 1,
+        updated_at=_P("now"),
+    )
 )
 _AGAIN = Statement(
     update(s.run)
@@ -243,9 +248,9 @@ def known_run(tx: Tx, new: NewRun) -> str | None:
     if row is None:
         return None
     if row[1] != new.body_hash:
-        raise IdempotencyConflict(
-            f"The key {new.idempotency_key!r} was used before for another request "
-            f"(run {row[0]}). Use a new key for a new request."
+        raise IdempotencyConflict(  # its run is not named: it may be another user's
+            f"The key {new.idempotency_key!r} was used before for another request. Use a new key "
+            "for a new request."
         )
     known: str = row[0]
     return known
