@@ -39,7 +39,7 @@ class ClusterKeeper(Keeper):
         self,
         executor: Executor,
         live: Live,
-        perform: Callable[[str, int], Awaitable[None]],
+        perform: Callable[[str, int], Awaitable[bool]],
         *,
         work: bool,
         settings: EngineSettings,
@@ -127,11 +127,10 @@ class ClusterKeeper(Keeper):
         """The body of a job."""
         if self._executor.executes(run_id):
             raise StoreUnavailable(f"Run {run_id} has not left this process yet.")
-        await self._perform(run_id, number)
-        row = await self._house.read(lambda tx: runs.get(tx, run_id))
-        if row.status == "queued" and row.dispatch == number:
-            await self._not_here(row)
-        self._poked.set()  # its end may have made the next of its conversation executable
+        if not await self._perform(run_id, number):
+            row = await self._house.read(lambda tx: runs.get(tx, run_id))
+            if row.status == "queued" and row.dispatch == number:
+                await self._not_here(row)
 
     async def _not_here(self, row: RunRow) -> None:
         """It could not begin here: unknown to this worker, or behind its conversation."""

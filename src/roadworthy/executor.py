@@ -227,11 +227,12 @@ class Executor:
 
     def _claim(self, tx: Tx, run_id: str, job: int | None) -> tuple[int, int] | None:
         """(epoch, segment), or None: not executable now, or not by this process."""
-        if not self.knows(runs.get(tx, run_id).pattern) or run_id in self._unreadable:
+        row = runs.get(tx, run_id)
+        if not self.knows(row.pattern) or run_id in self._unreadable:
             return None
         in_turn = not waits.commands_for(tx, run_id)  # one that is only to stop need not queue
         now = self.house.clock.now()
-        return runs.claim(tx, run_id, self.holder(), now, in_turn=in_turn, job=job)
+        return runs.claim(tx, row, self.holder(), now, in_turn=in_turn, job=job)
 
     async def _segment(self, run: Run) -> RunResult[Any]:
         desk = self._desks[run.agent.name]

@@ -114,7 +114,8 @@ class Intake:
                     return asking
             runs.add_run(tx, new, declared, now)
             tx.emit(started)
-            claimed = runs.claim(tx, run_id, self._house.holder, now) if claims else None
+            row = runs.get(tx, run_id) if claims else None
+            claimed = None if row is None else runs.claim(tx, row, self._house.holder, now)
             if claimed is None:
                 return Accepted(run_id)
             position.epoch, segment = claimed

@@ -118,7 +118,8 @@ class Opened:
         self.threads.close()
         await self.house.catalog.close()
 
-    async def _execute(self, run_id: str, job: int | None = None) -> None:
+    async def _execute(self, run_id: str, job: int | None = None) -> bool:
+        """Whether it did execute here."""
         following: str | None = None
         result: RunResult[Any] | None = None
         left: Exception | None = None
@@ -133,6 +134,7 @@ class Opened:
             self.live.tell(run_id, None if following == run_id else left or result)
         if following is not None:
             self.keeper.wake(following)
+        return result is not None
 
     async def shown(self, event: StreamEvent, row: RunRow) -> StreamEvent:
         """An event as users see it: what they are told in clear text, outputs typed."""

@@ -304,14 +304,15 @@ def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
 
 
 def claim(
-    tx: Tx, run_id: str, holder: str, now: int, *, in_turn: bool = True, job: int | None = None
+    tx: Tx, row: RunRow, holder: str, now: int, *, in_turn: bool = True, job: int | None = None
 ) -> tuple[int, int] | None:
-    """Take a run for execution: (epoch, segment). None while it must not execute.
+    """Take a run, as this transaction has read it, for execution: (epoch, segment). None while it
+    must not execute.
 
     in_turn: wait for the conversation's earlier runs, and take it. job: the engine's number; an
     older one does nothing.
     """
-    row = get(tx, run_id)
+    run_id = row.id
     if row.status not in OPEN:  # it must not take the conversation that others use now
         return None
     job = row.dispatch if job is None else job

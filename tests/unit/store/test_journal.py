@@ -124,7 +124,9 @@ async def test_what_a_unit_emits_follows_its_own_events(desk: Desk) -> None:
 
 @pytest.mark.requirement("REC-8")
 async def test_a_run_that_was_taken_over_writes_nothing(desk: Desk) -> None:
-    await desk.journal.commit(Unit(apply=lambda tx: runs.claim(tx, "run_1", "other", 2)))
+    await desk.journal.commit(
+        Unit(apply=lambda tx: runs.claim(tx, runs.get(tx, "run_1"), "other", 2))
+    )
     with pytest.raises(Fenced, match="taken over"):
         await desk.journal.commit(desk.unit("late", apply=lambda tx: pytest.fail("applied")))
     assert desk.keys() == []
