@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from roadworthy import Agent, Runtime
+from roadworthy import Agent, Runtime, ToolCall, tool
 from roadworthy.events import RunEnded, RunEvent, StreamEvent, TextDelta
 from roadworthy.messages import ModelRequest
 from roadworthy.store.hot import Hot, PostgresHot, RedisHot
@@ -28,12 +28,16 @@ def redis(request: pytest.FixtureRequest) -> str | None:
     return request.getfixturevalue("redis_server") if request.param == "redis" else None
 
 
-async def streamed(events: AsyncIterator[StreamEvent]) -> tuple[str, list[RunEvent]]:
+async def streamed(
+    events: AsyncIterator[StreamEvent], seen: asyncio.Event
+) -> tuple[str, list[RunEvent]]:
     """The text as somebody sees it who only reads the stream, and the facts."""
     text, facts = "", []
     async for event in events:
         if isinstance(event, TextDelta):
             text = text[: event.offset] + event.text
+            if text == TEXT:
+                seen.set()
         elif isinstance(event, RunEvent):
             facts.append(event)
     return text, facts
@@ -42,18 +46,28 @@ async def streamed(events: AsyncIterator[StreamEvent]) -> tuple[str, list[RunEve
 @pytest.mark.requirement("ORC-5")
 async def test_a_stream_shows_what_another_process_writes(database: str, redis: str | None) -> None:
 
-    async def said(request: ModelRequest) -> str:
+    seen = asyncio.Event()
+
+    @tool(effect="read")
+    async def look() -> str:
+        """Look, once the user has read what was said."""
+        await seen.wait()
+        return "There."
+
+    async def said(request: ModelRequest) -> list[str | ToolCall] | str:
+        if request.ordinal:
+            return "Here it is."
         while not worker._open.live.watched(request.run_id):  # noqa: ASYNC110 - real processes
             await asyncio.sleep(0.01)  # noqa: TID251 - what is said before is not live any more
-        return TEXT
+        return [TEXT, ToolCall("look", {})]
 
-    desk = Agent("desk", model=ScriptedModel(said))
+    desk = Agent("desk", model=ScriptedModel(said), tools=[look])
     async with (
         Runtime(database, patterns=[desk], redis=redis) as worker,
         Runtime(database, patterns=[desk], redis=redis, execute=False) as api,
     ):
-        text, facts = await streamed(api.stream(desk, "Where is it?"))
-    assert text == TEXT
+        _, facts = await streamed(api.stream(desk, "Where is it?"), seen)
+    assert seen.is_set()
     assert [event.seq for event in facts] == list(range(len(facts)))
     assert isinstance(facts[-1], RunEnded)
 
@@ -66,7 +80,7 @@ async def test_without_anything_live_the_facts_come_all_the_same(database: str) 
         Runtime(database, patterns=[desk], redis=gone),
         Runtime(database, patterns=[desk], redis=gone, execute=False) as api,
     ):
-        _, facts = await streamed(api.stream(desk, "Where is it?"))
+        _, facts = await streamed(api.stream(desk, "Where is it?"), asyncio.Event())
         assert (await api.result(facts[0].run_id)).text == TEXT
     assert [event.seq for event in facts] == list(range(len(facts)))
 

@@ -36,6 +36,7 @@ WANTED_SECONDS = 15.0
 _MOST_BEHIND = 5_000
 _PIECE = 1_500  # characters: four bytes each and JSON's escapes stay below NOTIFY's 8,000
 _RETRY_SECONDS = 1.0
+_READY_SECONDS = 5.0
 _KINDS: dict[str, type[LiveEvent]] = {
     kind.__name__: kind for kind in (TextDelta, TextReplaced, ToolProgress)
 }
@@ -62,6 +63,7 @@ class Hot(ABC):
         self._wanted: dict[str, dict[str, float]] = {}  # run -> mailbox -> until when
         self._out: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_MOST_BEHIND)
         self._tasks: list[asyncio.Task[None]] = []
+        self._listening = asyncio.Event()
 
     async def open(self) -> None:
         """Begin to listen and to tell. Never fails: while nobody answers, nothing is live."""
@@ -71,6 +73,9 @@ class Hot(ABC):
             loop.create_task(self._for_ever(self._tell_on)),
             loop.create_task(self._for_ever(self._remind)),
         ]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READY_SECONDS):
+                await self._listening.wait()
 
     async def close(self) -> None:
         """Stop."""
@@ -200,6 +205,7 @@ class PostgresHot(Hot):
 
             number = connection.fileno()
             loop.add_reader(number, readable)
+            self._listening.set()
             try:
                 await broken
             finally:
@@ -245,6 +251,7 @@ class RedisHot(Hot):
     async def _listen(self) -> None:
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(WATCHERS, self.mailbox)
+            self._listening.set()
             while True:
                 told = await pubsub.get_message(timeout=10.0)
                 if told is not None:
