@@ -156,6 +156,7 @@ class Hot(ABC):
                 await work()
             except Exception as error:  # noqa: BLE001 - border: a driver's; live events only
                 log.warning("live events do not pass between processes just now: %s", error)
+            self._listening.set()  # it was tried
             await asyncio.sleep(_RETRY_SECONDS)  # noqa: TID251 - real: a server is away
 
 
