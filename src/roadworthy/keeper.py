@@ -59,7 +59,7 @@ class Keeper:
         """Hand every executable run to the engine."""
         for run_id, pattern in await self._house.read(runs.unfinished):
             begun = run_id in self._engine.running or run_id in self._executor.arriving
-            if begun:
+            if begun or self._executor.leaves(run_id):
                 continue
             if self._executor.knows(pattern):
                 self._engine.start(run_id)
@@ -88,6 +88,7 @@ class Keeper:
             return
         if held and not self.owner:
             self.owner = True
+            self._executor.look_anew()
             await self._house.journal.commit(Unit(apply=lambda tx: forget_expired(tx, now)))
             await self.start_unfinished()
         elif not held and self.owner:

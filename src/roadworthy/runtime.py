@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar, cast, get_args
 
-from roadworthy.agent import Agent, Model
+from roadworthy.agent import Agent, Model, OnChange, check_on_change
 from roadworthy.clock import Clock, SystemClock
 from roadworthy.context import User
 from roadworthy.errors import ConfigurationError, RunError, UnknownApproval
@@ -47,8 +47,9 @@ class Runtime:
     models the price table does not know. budgets: bounds over many runs. providers: options by
     provider or model name. on_event: called with every event of every run here, read-only.
     privacy: keeps personal data out of the store and away from models (`roadworthy.privacy`);
-    what is recorded, and so what on_event is told, then holds tokens. execute: False only looks
-    and leaves requests and commands; another process executes them.
+    what is recorded, and so what on_event is told, then holds tokens. version, on_change: for
+    agents that say none, see there. execute: False only looks and leaves requests and commands;
+    another process executes them.
 
     Use as `with` or `async with`; no I/O happens before.
     """
@@ -65,8 +66,11 @@ class Runtime:
         on_event: Callable[[StreamEvent], None] | None = None,
         clock: Clock | None = None,
         privacy: Privacy | None = None,
+        version: str = "",
+        on_change: OnChange = "continue",
         execute: bool = True,
     ) -> None:
+        check_on_change("Runtime", on_change)
         self._settings = Settings.from_environment()
         self._database = open_database(url or self._settings.url)
         self._patterns = tuple(patterns)
@@ -74,6 +78,7 @@ class Runtime:
         self._budgets = tuple(budgets)
         self._on_event = on_event
         self._privacy = privacy
+        self._version, self._on_change = version, on_change
         self.execute = execute
         self._clock: Clock = clock or SystemClock()
         self._thread: LoopThread | None = None
@@ -101,6 +106,8 @@ class Runtime:
                 busy_seconds=self._settings.busy_seconds,
                 on_event=self._on_event,
                 privacy=self._privacy,
+                version=self._version,
+                on_change=self._on_change,
                 execute=self.execute,
             )
             for pattern in self._patterns:
@@ -302,6 +309,7 @@ class Runtime:
         """A run's events after position `after` (`event.seq`), then live ones, until it stops.
 
         Raises: UnknownRun. PatternUnknown: its agent is not registered where runs execute.
+        VersionHeld: it is left to a process that has the agent as it was.
         """
         opened = self._open
         queue = opened.live.watch(run_id)
@@ -327,6 +335,7 @@ class Runtime:
         """The result, once the run has ended or waits.
 
         Raises: UnknownRun; PatternUnknown: its agent is not registered where runs execute;
+        VersionHeld: it is left to a process that has the agent as it was;
         StoreError: nothing moves, the store is in trouble or too new.
         """
         opened = self._open
@@ -361,7 +370,8 @@ class Runtime:
         arguments: Mapping[str, Json] | None = None,
         note: str = "",
     ) -> None:
-        """Decide a waiting call: approve, edit (with `arguments`), reject, respond (with `note`).
+        """Decide a waiting call: approve, edit (with `arguments`), reject, respond (with `note`);
+        or whether a run goes on under its changed agent: approve, reject.
 
         The run goes on once decided. Raises: UnknownApproval: no such, or decided already;
         RunError: the arguments do not fit the tool.
@@ -372,6 +382,8 @@ class Runtime:
             raise UnknownApproval(f"No open approval {approval_id!r}; it may be decided already.")
         if decision not in get_args(Decision):
             raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
+        if wait.kind == "version" and decision not in ("approve", "reject"):
+            raise RunError("This asks whether the run goes on as declared now: approve or reject.")
         if decision == "edit" and wait.kind == "unknown_outcome":
             raise RunError(
                 "This asks whether a call happened: approve (it did not, run it), respond (it did, "
@@ -448,6 +460,10 @@ class Runtime:
     async def find(self, run_id: str) -> RunRow:
         """One run as it stands, from any process. Raises: UnknownRun."""
         return await self._open.house.read(lambda tx: runs.get(tx, run_id))
+
+    async def held_up(self, run_id: str) -> str:
+        """Why a run stays queued where runs execute; "" when it does not. Raises: UnknownRun."""
+        return await self._open.held_up(await self.find(run_id))
 
     async def record(self, run_id: str, after: int = -1) -> list[RunEvent]:
         """What is journaled of a run so far, as recorded, without waiting. Raises: UnknownRun."""
