@@ -281,7 +281,7 @@ def check_on_change(whose: str, policy: object) -> None:
 
 def _settings(settings: ModelSettings) -> JsonObject:
     """Settings as data; of what is sent as it is, which may be a secret, the names only."""
-    plain: dict[str, Any] = dict(msgspec.to_builtins(settings))
+    plain = msgspec.structs.asdict(settings)
     for name in ("extra_headers", "extra_body"):
         plain[name] = sorted(getattr(settings, name))
     return plain

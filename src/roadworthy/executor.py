@@ -125,7 +125,7 @@ class Executor:
     async def execute(self, run_id: str) -> RunResult[Any] | None:
         """One segment: what the run ended with or waits for. None: it must not execute here now.
 
-        Raises: StoreError: it is left as it is.
+        Raises: StoreError, VersionHeld: it is left as it is; the latter is said once.
         """
         try:
             run = self._active.get(run_id) or await self._take(run_id)
@@ -147,7 +147,7 @@ class Executor:
         claimed = await house.journal.commit(Unit(apply=lambda tx: self._claim(tx, run_id)))
         if isinstance(claimed, VersionHeld) and run_id not in self._drained:
             self._drained.add(run_id)
-            log.warning("%s", claimed, extra={"run": run_id})
+            raise claimed
         if not isinstance(claimed, tuple):
             return None
         epoch, segment = claimed
@@ -190,13 +190,17 @@ class Executor:
             return None
         now, holder = self.house.clock.now(), self.house.holder
         in_turn = not waits.commands_for(tx, run_id)  # one that is only to stop need not queue
-        drained = self.roster.drained(tx, row) if in_turn else None
+        drained = self.roster.drained(tx, row)
         if drained is None:
             return runs.claim(tx, run_id, holder, now, in_turn=in_turn)
         if run_id not in self._drained:
             runs.hand_back(tx, run_id, row.epoch)
             waits.refuse(tx, run_id, holder, now, kind=waits.DRAINED)
         return drained
+
+    def _drains(self, tx: Tx, run_id: str) -> VersionHeld | None:
+        row = runs.get(tx, run_id)
+        return self.roster.drained(tx, row) if row.status == "queued" else None
 
     async def _segment(self, run: Run) -> RunResult[Any]:
         desk = self.desk(run.agent.name)
@@ -325,8 +329,8 @@ class Executor:
         """Raises: PatternUnknown, VersionHeld: the process that executes runs leaves this one."""
         if here:
             self.agent(row.pattern)
-            if not self.executes(row.id) and self.roster.drains(row):
-                drained = await self.house.read(lambda tx: self.roster.drained(tx, row))
+            if row.status == "queued" and self.roster.drains(row):
+                drained = await self.house.read(lambda tx: self._drains(tx, row.id))
                 if drained is not None:
                     raise drained
         elif row.status == "queued":

@@ -21,7 +21,7 @@ from roadworthy.errors import PatternUnknown, VersionHeld
 from roadworthy.live import Live
 from roadworthy.models.catalog import Catalog
 from roadworthy.privacy import Privacy, Veil
-from roadworthy.store import runs
+from roadworthy.store import runs, waits
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.journal import Journal
 from roadworthy.store.runs import RunRow
@@ -114,8 +114,11 @@ class Roster:
         return is_open and row.fingerprint != pinned and self.policy(row.pattern) == "drain"
 
     def drained(self, tx: Tx, row: RunRow) -> VersionHeld | None:
-        """Why a run is left to a process that has the declaration it is pinned to, if it is."""
-        if not self.drains(row):
+        """Why a run is left to a process that has the declaration it is pinned to, if it is.
+
+        One with a command left for it is not: it is only to stop.
+        """
+        if not self.drains(row) or waits.commands_for(tx, row.id):
             return None
         new = self.declaration(row.pattern)
         changes = diff(runs.declaration(tx, row.fingerprint), new.data)

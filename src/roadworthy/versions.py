@@ -180,12 +180,10 @@ def _differ(name: str, old: JsonObject, new: JsonObject) -> bool:
 
 
 def _fields(part: str, old: JsonObject, new: JsonObject) -> Iterator[Change]:
-    before, now = old.get(part), new.get(part)
-    if before is None or now is None:
-        return
-    for name in sorted({*before, *now}):
-        if before.get(name) != now.get(name):
-            yield Change(part, f"{name} {_short(before.get(name))} -> {_short(now.get(name))}")
+    before, now = old.get(part, {}), new.get(part, {})
+    for name in sorted({*before} & {*now}):
+        if before[name] != now[name]:
+            yield Change(part, f"{name} {_short(before[name])} -> {_short(now[name])}")
 
 
 def _tools(old: JsonObject, new: JsonObject) -> Iterator[Change]:
