@@ -16,6 +16,7 @@ import msgspec
 from roadworthy.agent import OnChange
 from roadworthy.clock import MICROS
 from roadworthy.events import (
+    ApprovalDecided,
     CancelRequested,
     DeclarationChanged,
     ModelFailed,
@@ -228,14 +229,18 @@ def succession(
     old: the one it goes by, as data. A person's decision binds to exactly these two.
     """
     known = pinned(loaded.events)
-    answered = _version_answer(loaded.waits, version_key(known, new.fingerprint))
-    changes = diff(old, new.data)
+    answered = _version_answer(loaded, version_key(known, new.fingerprint))
+    if answered is not None and answered.decision == "reject":
+        return _stopped(loaded, answered)
+    if known == new.fingerprint:
+        return Succession()
     turned_down = {
         wait.key.partition("/approval")[0]
         for wait in loaded.waits
         if wait.kind == "approval" and wait.answer and wait.answer["decision"] == "reject"
     }
     calls = [call for call in pending(loaded.events) if call.key not in turned_down]
+    changes = diff(old, new.data)
     changed = tuple(map(str, changes))
     go_on = DeclarationChanged(
         old=known, new=new.fingerprint, changed=changed, limits=_new_limits(loaded, new)
@@ -244,13 +249,16 @@ def succession(
         return Succession((go_on,), None, new)
     if answered is None:
         return Succession((), Suspend([_version_wait(loaded, new, changed, calls)]))
-    wait, answer = answered
-    decision = decided(wait.key, wait.id, answer)
-    if answer["decision"] == "approve":
-        return Succession((decision, go_on), None, new)
-    said = f" {decision.note}" if decision.note else ""
-    why = f"{decision.by} stopped it, because its agent changed: {'; '.join(changed)}.{said}"
-    return Succession((decision,), Stop("declaration_changed", why))
+    return Succession((answered, go_on), None, new)
+
+
+def _stopped(loaded: Loaded, decision: ApprovalDecided) -> Succession:
+    wait = next(wait for wait in loaded.waits if wait.id == decision.approval_id)
+    what = "; ".join(wait.detail["arguments"]["changed"])
+    note = f" {decision.note}" if decision.note else ""
+    why = f"{decision.by} stopped it, because its agent changed: {what}.{note}"
+    known = any(isinstance(e, ApprovalDecided) and e.key == wait.key for e in loaded.events)
+    return Succession(() if known else (decision,), Stop("declaration_changed", why))
 
 
 def version_key(old: str, new: str) -> str:
@@ -258,13 +266,13 @@ def version_key(old: str, new: str) -> str:
     return f"version/{old[:8]}/{new[:8]}"
 
 
-def _version_answer(rows: Sequence[WaitRow], key: str) -> tuple[WaitRow, Mapping[str, Any]] | None:
-    """The decision on this change. A person who stopped the run over another one has stopped it."""
-    for row in rows:
+def _version_answer(loaded: Loaded, key: str) -> ApprovalDecided | None:
+    """A person's decision on this change. Whoever stopped the run over another one stopped it."""
+    for row in loaded.waits:
         if row.kind == "version" and row.answered_at is not None:
-            answer: Mapping[str, Any] = row.answer
-            if row.key == key or answer["decision"] == "reject":
-                return row, answer
+            decision = decided(row.key, row.id, row.answer)
+            if row.key == key or decision.decision == "reject":
+                return decision
     return None
 
 

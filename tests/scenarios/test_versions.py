@@ -15,24 +15,20 @@ import pytest
 from pydantic import BaseModel
 
 from roadworthy import Agent, Limits, RunContext, RunResult, Runtime, Tool, ToolCall, tool
-from roadworthy.agent import Effect, OnChange, Verdict
+from roadworthy.agent import OnChange, Verdict
 from roadworthy.errors import DeclarationError, RunError, VersionHeld
 from roadworthy.events import (
     ApprovalAsked,
     ApprovalDecided,
     DeclarationChanged,
     RunStarted,
-    StreamEvent,
-    ToolFailed,
-    ToolIntended,
     ToolRefused,
     ToolSucceeded,
 )
 from roadworthy.guardrails import guardrail
-from roadworthy.messages import ModelRequest, ModelSettings
+from roadworthy.messages import ModelSettings
 from roadworthy.testing import FakeClock, ScriptedModel
 from roadworthy.testing.scripted import Turn
-from tests.properties.snapshots import Snapshots
 from tests.scenarios.world import Given, of_kind, url
 
 PAY = {"order_id": "A", "euros": 40}
@@ -245,9 +241,10 @@ async def test_what_was_decided_is_not_asked_again_by_a_second_process(tmp_path:
         await rt.resolve(again.id, "approve", by="kim")
         done = await rt.result(waiting.run_id)
         asked = await of_kind(rt, waiting.run_id, ApprovalAsked)
+        changed = await of_kind(rt, waiting.run_id, DeclarationChanged)
     assert (question.kind, question.arguments["changed"]) == ("version", ["instructions"])
     assert (again.kind, again.id != question.id) == ("version", True)
-    assert (done.status, len(asked)) == ("completed", 2)
+    assert (done.status, len(asked), len(changed)) == ("completed", 2, 1)
 
 
 async def test_a_run_that_waits_for_such_a_word_can_be_cancelled(tmp_path: Path) -> None:
@@ -263,6 +260,42 @@ async def test_a_run_that_waits_for_such_a_word_can_be_cancelled(tmp_path: Path)
     assert (result.status, result.reason) == ("stopped", "cancelled")
 
 
+async def test_a_run_that_a_person_stopped_stays_so_though_the_old_declaration_is_back(
+    tmp_path: Path,
+) -> None:
+    desk = Agent("desk", model=asks_then("Done."))
+    asked = await begun(tmp_path, desk)
+    new = replace(desk, instructions="Be brief.", on_change="ask")
+    async with Runtime(url(tmp_path), patterns=[new]) as rt:
+        question = (await rt.run(new, "This", conversation="c")).waiting[0]
+    async with Runtime(url(tmp_path), patterns=[desk]) as rt:
+        await rt.resolve(question.id, "reject", by="kim", note="Not now.")
+        result = await rt.result(asked.run_id)
+        replayed = await rt.replay(asked.run_id)
+    assert (result.status, result.reason) == ("stopped", "declaration_changed")
+    assert result.report.why == (
+        "kim stopped it, because its agent changed: instructions. Not now."
+    )
+    assert replayed.differences == ()
+
+
+async def test_what_a_run_began_with_being_lost_asks_where_a_call_is_pending(
+    tmp_path: Path,
+) -> None:
+    paid: list[int] = []
+    desk = Agent("desk", model=ScriptedModel([ToolCall("pay", PAY), "Ok."]), tools=[pay_tool(paid)])
+    waiting = await begun(tmp_path, desk)
+    with closing(sqlite3.connect(tmp_path / "t.db")) as connection:
+        connection.execute("DELETE FROM declaration")
+        connection.commit()
+    new = replace(desk, instructions="Be brief.")
+    async with Runtime(url(tmp_path), patterns=[new]) as rt:
+        await rt.resolve(waiting.waiting[0].id, "approve", by="lea")
+        (question,) = (await rt.result(waiting.run_id)).waiting
+    assert (question.kind, paid) == ("version", [])
+    assert question.arguments["changed"] == ["declaration: what it was is not on record"]
+
+
 async def test_an_approval_that_was_asked_for_binds_though_the_tool_asks_for_none_now(
     tmp_path: Path,
 ) -> None:
@@ -275,95 +308,6 @@ async def test_an_approval_that_was_asked_for_binds_though_the_tool_asks_for_non
         result = await rt.result(waiting.run_id)
         (refused,) = await of_kind(rt, waiting.run_id, ToolRefused)
     assert (result.status, refused.code, paid) == ("completed", "rejected", [])
-
-
-# --- killed between intent and outcome ------------------------------------------------------
-
-
-async def killed(folder: Path, effect: Effect) -> tuple[str, str, Agent[Any, Any], list[int]]:
-    """(store, run, agent, effects) of a process that died inside `pay`, its intent on record."""
-    paid: list[int] = []
-    snapshots = Snapshots(folder / "store.db", folder)
-    copies: list[str] = []
-
-    @tool(effect=effect, idempotent_by_nature=effect == "write")
-    def pay(order_id: str, euros: int) -> str:
-        """Pay back."""
-        paid.append(euros)
-        copies.append(snapshots.take())
-        return "paid"
-
-    desk = desk_with(pay)
-    async with Runtime(snapshots.url, patterns=[desk]) as rt:
-        run_id = await rt.start(desk, "Pay")
-        await rt.wait(run_id)
-    return copies[0], run_id, desk, paid
-
-
-def desk_with(pay: Tool[None]) -> Agent[Any, Any]:
-    """Pays, then says what it heard."""
-
-    def say(request: ModelRequest) -> Turn:
-        return "Done." if request.ordinal else ToolCall("pay", PAY)
-
-    return Agent("desk", model=ScriptedModel(say), tools=[pay])
-
-
-WORDS = [
-    ("respond", "It is paid.", ToolSucceeded, "It is paid."),
-    ("reject", "", ToolFailed, "left it so"),
-    ("approve", "", ToolRefused, "There is no tool"),
-]
-
-
-@pytest.mark.requirement("REC-8", "TOL-4")
-@pytest.mark.parametrize(("decision", "note", "outcome", "told"), WORDS)
-async def test_an_effect_in_flight_whose_tool_was_renamed_is_neither_repeated_nor_forgotten(
-    tmp_path: Path, decision: Given, note: str, outcome: Given, told: str
-) -> None:
-    store, run_id, desk, paid = await killed(tmp_path, "irreversible")
-    renamed = replace(desk, tools=[replace(desk.tools[0], name="pay_back")])
-    async with Runtime(store, patterns=[renamed]) as rt:
-        question = (await rt.result(run_id)).waiting[0]
-        assert question.kind == "version"
-        assert question.arguments["changed"] == ["tool pay removed", "tool pay_back added"]
-        await rt.resolve(question.id, "approve", by="kim")
-        lost = (await rt.result(run_id)).waiting[0]
-        assert (lost.kind, lost.tool, lost.arguments) == ("unknown_outcome", "pay", PAY)
-        await rt.resolve(lost.id, decision, by="kim", note=note)
-        result = await rt.result(run_id)
-        (came_of_it,) = await of_kind(rt, run_id, outcome)
-        replayed = await rt.replay(run_id)
-    assert (result.status, paid) == ("completed", [40])
-    assert told in came_of_it.result.content
-    assert not [d for d in replayed.differences if "request would differ" not in d]
-
-
-@tool(name="pay", effect="write", idempotent_by_nature=True)
-def pay_with_fee(order_id: str, euros: int, fee: int = 5) -> str:
-    """Pay back."""
-    return f"paid {euros} and {fee}"
-
-
-async def test_an_effect_in_flight_that_would_run_otherwise_now_runs_only_with_a_persons_word(
-    tmp_path: Path,
-) -> None:
-    """A write would be repeated under its key; with other arguments it is another write."""
-    store, run_id, desk, paid = await killed(tmp_path, "write")
-    async with Runtime(store, patterns=[replace(desk, tools=[pay_with_fee])]) as rt:
-        question = (await rt.result(run_id)).waiting[0]
-        await rt.resolve(question.id, "approve", by="kim")
-        lost = (await rt.result(run_id)).waiting[0]
-        assert (lost.kind, lost.arguments) == ("unknown_outcome", {**PAY, "fee": 5})
-        assert '"euros": 40}' in lost.reason
-        assert len(await of_kind(rt, run_id, ToolIntended)) == 1
-        await rt.resolve(lost.id, "approve", by="kim")
-        result = await rt.result(run_id)
-        (done,) = await of_kind(rt, run_id, ToolSucceeded)
-        intents = await of_kind(rt, run_id, ToolIntended)
-    assert (question.kind, result.status, paid) == ("version", "completed", [40])
-    assert done.result.content == "paid 40 and 5"
-    assert len({intent.idempotency_key for intent in intents}) == 1
 
 
 async def test_done_calls_of_the_turn_count_as_done_when_their_tool_is_gone(tmp_path: Path) -> None:
@@ -439,37 +383,3 @@ async def test_a_drained_run_can_be_cancelled(tmp_path: Path) -> None:
         while not result.over:
             result = await rt.result(waiting.run_id)
     assert result.reason == "cancelled"
-
-
-# --- events of a newer release --------------------------------------------------------------
-
-
-@pytest.mark.requirement("REC-8")
-async def test_a_run_of_a_newer_release_is_handed_back_and_the_others_go_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    desk = Agent("desk", model=ScriptedModel([ToolCall("pay", PAY), "Done."]), tools=[pay_tool([])])
-    async with Runtime(url(tmp_path)) as rt:
-        strange, plain = [(await rt.run(desk, f"Go {n}")) for n in range(2)]
-    with closing(sqlite3.connect(tmp_path / "t.db")) as connection:
-        connection.execute(
-            'UPDATE event SET body = replace(body, \'"asks":"operator"\', \'"asks":"robot"\') '
-            "WHERE type = 'ApprovalAsked' AND run_id = ?",
-            [strange.run_id],
-        )
-        connection.commit()
-    caplog.set_level(logging.WARNING, "roadworthy")
-    seen: list[StreamEvent] = []
-    async with Runtime(url(tmp_path), patterns=[desk], on_event=seen.append) as rt:
-        for waiting in (strange, plain):
-            await rt.resolve(waiting.waiting[0].id, "approve", by="lea")
-        done = await rt.result(plain.run_id)
-        for _ in range(3):  # however often it is asked for
-            with pytest.raises(Exception, match=r"ApprovalAsked v1 .* newer release"):
-                await rt.result(strange.run_id)
-        left = await rt.find(strange.run_id)
-    assert done.status == "completed"
-    assert (left.status, left.owner) == ("queued", None)
-    assert not [e for e in seen if getattr(e, "run_id", "") == strange.run_id]
-    said = [r for r in caplog.records if "newer release" in r.getMessage()]
-    assert len(said) == 1
