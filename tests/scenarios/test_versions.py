@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 from roadworthy import Agent, Limits, RunContext, RunResult, Runtime, Tool, ToolCall, tool
 from roadworthy.agent import OnChange, Verdict
+from roadworthy.cli.runs import app
 from roadworthy.errors import DeclarationError, RunError, VersionHeld
 from roadworthy.events import (
     ApprovalAsked,
@@ -356,7 +359,9 @@ async def test_a_drained_run_stays_queued_until_the_old_declaration_is_back(
                 pass
         assert (await rt.find(waiting.run_id)).status == "queued"
         assert "instructions" in await rt.held_up(waiting.run_id)
-        other = await rt.run(new, "Hello", options=None)  # what begins with it is not held
+        command = ["show", waiting.run_id, "--url", url(tmp_path)]
+        shown = await asyncio.to_thread(CliRunner().invoke, app, command)
+        other = await rt.run(new, "Hello")  # what begins with it is not held
         assert other.status == "waiting"
         async with Runtime(url(tmp_path), execute=False) as looking:
             held_up = await looking.held_up(waiting.run_id)
@@ -364,6 +369,7 @@ async def test_a_drained_run_stays_queued_until_the_old_declaration_is_back(
                 await looking.result(waiting.run_id)
     assert 'on_change="continue"' in str(told.value)
     assert "in process" in held_up
+    assert "stays queued" in shown.output
     said = [r for r in caplog.records if "stays queued" in r.getMessage()]
     assert len(said) == 1
     async with Runtime(url(tmp_path), patterns=[desk]) as rt:
