@@ -7,15 +7,14 @@ Invariant: a declaration that could not run safely never comes to exist (Declara
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeAlias
+from typing import Any, Generic, Literal, Protocol, TypeAlias, get_args
 
+import msgspec
 from msgspec import Struct
 from typing_extensions import TypeVar
 
@@ -39,10 +38,21 @@ Output = TypeVar("Output", default=str)
 Effect: TypeAlias = Literal["read", "write", "irreversible"]
 Severity: TypeAlias = Literal["low", "medium", "high", "critical"]
 Asks: TypeAlias = Literal["user", "operator"]
+OnChange: TypeAlias = Literal["continue", "drain", "ask"]
 Reconciled: TypeAlias = "tuple[Literal['applied'], Any] | Literal['not_applied', 'unknown']"
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 WARN_TOOLS, MOST_TOOLS = 7, 20
+_TOOL_POLICIES = (
+    "timeout",
+    "retries",
+    "cost_nanos",
+    "cache_ttl",
+    "severity",
+    "idempotent",
+    "repeatable",
+    "polling",
+)
 
 
 class Model(Protocol):
@@ -111,6 +121,19 @@ class Tool(Generic[Deps]):
         """The tool as a model sees it."""
         return ToolSpec(name=self.name, description=self.description, parameters=self.parameters)
 
+    def declared(self) -> JsonObject:
+        """The declaration as data; functions appear by name."""
+        rule = self.approval
+        return {
+            "description": self.description,
+            "parameters": self.parameters,
+            "effect": self.effect,
+            "approval": qualname(rule) if callable(rule) else rule,
+            "reconcile": None if self.reconcile is None else qualname(self.reconcile),
+            "fallback": None if self.fallback is None else self.fallback.name,
+            **{name: getattr(self, name) for name in _TOOL_POLICIES},
+        }
+
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call the undecorated function, so that it stays usable in user code."""
         return self.function(*args, **kwargs)
@@ -171,6 +194,10 @@ class Agent(Generic[Deps, Output]):
     context manager opened per run segment. output: type of the final answer (None: text);
     output_mode "native" uses the provider's structured output, "tool" works everywhere.
     may: control tools the model is offered (`ask_user` needs a conversation).
+    version: of the code behind it, as you count; recorded with the other parts of a declaration.
+    on_change: what a run in flight does when its agent is declared otherwise than when it began:
+    "continue", "drain" (left to a process that has the old one) or "ask" (a person); None: as the
+    runtime says. The policy is written down in docs/versions.md.
     Raises: DeclarationError: says what is wrong and how to mend it.
     """
 
@@ -187,6 +214,8 @@ class Agent(Generic[Deps, Output]):
     limits: Limits = field(default_factory=Limits)
     guardrails: Sequence[Guardrail] = ()
     may: Sequence[Control] = ("ask_user", "escalate")
+    version: str = ""
+    on_change: OnChange | None = None
 
     def __post_init__(self) -> None:
         _check_name("Agent", self.name)
@@ -195,6 +224,7 @@ class Agent(Generic[Deps, Output]):
                 f"Agent {self.name!r} has no model. Give model='provider:name', a tier name, or "
                 "a ScriptedModel from roadworthy.testing to try it without a key."
             )
+        check_on_change(f"Agent {self.name!r}", self.on_change)
         _check_deps(self)
         _check_tools(self)
         for guard in self.guardrails:
@@ -215,33 +245,46 @@ class Agent(Generic[Deps, Output]):
         one = isinstance(self.instructions, str) or callable(self.instructions)
         return (self.instructions,) if one else tuple(self.instructions)  # type: ignore[return-value,arg-type]
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of what a run in flight depends on: instructions, tools, schemas, output."""
-        return hashlib.sha256(json.dumps(self.declared(), sort_keys=True).encode()).hexdigest()[:32]
-
     def declared(self) -> JsonObject:
-        """The declaration as data, stored once per fingerprint. Functions appear by name."""
+        """What a run in flight depends on, as data. Functions and types appear by name."""
         return {
             "name": self.name,
+            "version": self.version,
             "model": self.model if isinstance(self.model, str) else self.model.name,
-            "instructions": [t if isinstance(t, str) else _qualname(t) for t in self.texts],
-            "tools": {
-                tool.name: {
-                    "description": tool.description,
-                    "parameters": tool.parameters,
-                    "effect": tool.effect,
-                }
-                for tool in self.toolbelt.values()
-            },
-            "output": _qualname(self.output) if self.output else None,
-            "guardrails": [f"{guard.stage}:{guard.name}" for guard in self.guardrails],
+            "settings": _settings(self.settings),
+            "instructions": [t if isinstance(t, str) else qualname(t) for t in self.texts],
+            "tools": {tool.name: tool.declared() for tool in self.toolbelt.values()},
+            "output": qualname(self.output) if self.output else None,
+            "output_mode": self.output_mode,
+            "limits": dict(self.limits.declared()),
+            "guardrails": [
+                f"{guard.stage}:{guard.name}:{qualname(guard.function)}"
+                for guard in self.guardrails
+            ],
+            "may": sorted(self.may),
         }
 
 
-def _qualname(thing: object) -> str:
+def qualname(thing: object) -> str:
+    """A function or type by its module and name."""
     module = getattr(thing, "__module__", "")
     return f"{module}.{getattr(thing, '__qualname__', str(thing))}"
+
+
+def check_on_change(whose: str, policy: object) -> None:
+    """Raises: DeclarationError: no such policy."""
+    if policy is not None and policy not in get_args(OnChange):
+        raise DeclarationError(
+            f'{whose}: on_change={policy!r} is none of "continue", "drain", "ask".'
+        )
+
+
+def _settings(settings: ModelSettings) -> JsonObject:
+    """Settings as data; of what is sent as it is, which may be a secret, the names only."""
+    plain = msgspec.structs.asdict(settings)
+    for name in ("extra_headers", "extra_body"):
+        plain[name] = sorted(getattr(settings, name))
+    return plain
 
 
 def _check_name(kind: str, name: str) -> None:
@@ -280,7 +323,7 @@ def _check_tools(agent: Agent[Any, Any]) -> None:
             )
         if not isinstance(tool, Tool):
             raise DeclarationError(
-                f"Agent {agent.name!r}: {_qualname(tool)} is no tool; put @tool above it."
+                f"Agent {agent.name!r}: {qualname(tool)} is no tool; put @tool above it."
             )
         if tool.name in seen:
             raise DeclarationError(

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from roadworthy.clock import MICROS
 from roadworthy.engine.distributed import DbosEngine
 from roadworthy.engine.jobs import EngineSettings, Job
-from roadworthy.errors import StoreUnavailable
+from roadworthy.errors import StoreUnavailable, VersionHeld
 from roadworthy.executor import Executor
 from roadworthy.keeper import POLL_SECONDS, Keeper
 from roadworthy.live import Live
@@ -127,7 +127,11 @@ class ClusterKeeper(Keeper):
         """The body of a job."""
         if self._executor.executes(run_id):
             raise StoreUnavailable(f"Run {run_id} has not left this process yet.")
-        if not await self._perform(run_id, number):
+        try:
+            executed = await self._perform(run_id, number)
+        except VersionHeld:  # it was said; a worker of the other version takes it
+            executed = False
+        if not executed:
             row = await self._house.read(lambda tx: runs.get(tx, run_id))
             if row.status == "queued" and row.dispatch == number:
                 await self._not_here(row)

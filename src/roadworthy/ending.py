@@ -44,6 +44,7 @@ _SORRY: Mapping[str, str] = {
     "escalated": "A person needs to look at this.",
     "model_failed": "I could not finish this just now. Please try again later.",
     "model_rejected": "I could not process this request.",
+    "declaration_changed": "This request was stopped.",
     "error": "Something went wrong here, so I could not finish this.",
     "poison": "Something went wrong here, so I could not finish this.",
 }
@@ -264,7 +265,7 @@ async def _end(run: Run, result: RunResult[Any], stop: Stop | None = None) -> Ru
     key = f"deliver/{run.past.reopened}"
     raised = (
         (EscalationRaised(trigger=stop.reason, detail=stop.why),)
-        if stop is not None and stop.reason in ("loop", "escalated", "declaration_changed")
+        if stop is not None and stop.reason in ("loop", "escalated")
         else ()
     )
 
@@ -287,7 +288,7 @@ def _stream(run: Run, text: str) -> None:
 
 
 def _status(reason: Reason, *, has_value: bool) -> EndStatus:
-    if reason in ("cancelled", "guardrail"):
+    if reason in ("cancelled", "guardrail", "declaration_changed"):
         return "stopped"
     if "limit" in MARKS[reason] or reason in ("escalated", "poison"):
         return "partial" if has_value or reason == "escalated" else "stopped"
@@ -318,6 +319,11 @@ def _totals(run: Run) -> tuple[int, int, int]:
     return meter.nanos + meter.assumed, meter.input_tokens, meter.output_tokens
 
 
+def _kind(wait: Wait) -> Literal["approval", "unknown_outcome", "version"]:
+    assert wait.kind != "user"  # noqa: S101 - its callers leave questions out
+    return wait.kind
+
+
 def _approval(run: Run, wait: Wait) -> Approval:
     return Approval(
         id=wait.id,
@@ -325,7 +331,7 @@ def _approval(run: Run, wait: Wait) -> Approval:
         tool=wait.tool,
         arguments=wait.detail["arguments"],
         asks=wait.asks,
-        kind="approval" if wait.kind == "approval" else "unknown_outcome",
+        kind=_kind(wait),
         reason=wait.reason,
         expires=wait.expires,
     )
@@ -339,7 +345,7 @@ def _asked(wait: Wait) -> ApprovalAsked:
         arguments=wait.detail["arguments"],
         arguments_hash=wait.arguments_hash,
         asks=wait.asks,
-        kind="approval" if wait.kind == "approval" else "unknown_outcome",
+        kind=_kind(wait),
         reason=wait.reason,
         expires=wait.expires,
     )

@@ -9,7 +9,7 @@ RoadworthyError
 │   ├── StoreVersionError      written by another release
 │   └── Fenced                 another process took this run over; nothing was written
 ├── RunError                   what was asked cannot be done with this run
-│   ├── UnknownRun · UnknownApproval · NotResumable · PatternUnknown
+│   ├── UnknownRun · UnknownApproval · NotResumable · PatternUnknown · VersionHeld
 │   ├── IdempotencyConflict · ConversationBusy
 │   └── RunNotCompleted        `unwrap()` of a run that did not complete
 ├── ToolError                  raised by tools: told to the model, never crashes the run
@@ -112,6 +112,15 @@ class PatternUnknown(RunError):
     """The run's pattern is not registered in this process."""
 
     mend = "Open the runtime with the agent: Runtime(..., patterns=[agent])."
+
+
+class VersionHeld(RunError):
+    """The run's agent is declared otherwise here, and its policy is to drain."""
+
+    mend = (
+        "Run a process with the declaration that the run began with until it is done, or declare "
+        'on_change="continue" or "ask", or cancel the run.'
+    )
 
 
 class IdempotencyConflict(RunError):

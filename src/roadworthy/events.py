@@ -61,11 +61,15 @@ class SegmentLeft(RunEvent, frozen=True, kw_only=True):
 
 
 class DeclarationChanged(RunEvent, frozen=True, kw_only=True):
-    """The run goes on under a newer declaration than it started with."""
+    """The run goes on under another declaration: from its next unrecorded turn, as `changed` says.
+
+    limits: those in force from there, where they changed too.
+    """
 
     old: str
     new: str
     changed: tuple[str, ...] = ()
+    limits: JsonObject | None = None
 
 
 class Noted(RunEvent, frozen=True, kw_only=True):
@@ -255,7 +259,8 @@ class LoopNoticed(RunEvent, frozen=True, kw_only=True):
 
 
 class ApprovalAsked(RunEvent, frozen=True, kw_only=True):
-    """A call waits for a person, bound to exactly these arguments."""
+    """A call waits for a person, bound to exactly these arguments; or, of kind "version", the whole
+    run, bound to exactly this change of its agent."""
 
     payload = ("arguments", "reason")
 
@@ -264,7 +269,7 @@ class ApprovalAsked(RunEvent, frozen=True, kw_only=True):
     arguments: JsonObject
     arguments_hash: str
     asks: Literal["user", "operator"]
-    kind: Literal["approval", "unknown_outcome"] = "approval"
+    kind: Literal["approval", "unknown_outcome", "version"] = "approval"
     reason: str = ""
     expires: int | None = None
 

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from roadworthy.agent import Agent
-from roadworthy.budget import Ledger
-from roadworthy.calls import ModelCalls
-from roadworthy.clock import Clock
 from roadworthy.context import User
 from roadworthy.ending import Desk, close
 from roadworthy.errors import (
@@ -28,6 +24,7 @@ from roadworthy.errors import (
     PatternUnknown,
     StoreError,
     StoreVersionError,
+    VersionHeld,
 )
 from roadworthy.events import (
     CancelRequested,
@@ -37,19 +34,18 @@ from roadworthy.events import (
     RunWaiting,
     SegmentStarted,
 )
-from roadworthy.live import Live
+from roadworthy.house import House, Roster
 from roadworthy.loop import converse
 from roadworthy.messages import Message
-from roadworthy.models.catalog import Catalog
-from roadworthy.privacy import Privacy, Veil
 from roadworthy.record import (
     Loaded,
-    changes,
+    Succession,
     is_cancelled,
     options_from,
     options_with_limits,
     past_of,
     poison,
+    succession,
 )
 from roadworthy.result import MARKS, RunResult
 from roadworthy.run import (
@@ -64,40 +60,13 @@ from roadworthy.run import (
 )
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
-from roadworthy.store.database import Database, Tx
-from roadworthy.store.journal import Journal
+from roadworthy.store.database import Tx
 from roadworthy.store.ownership import holder_of
 from roadworthy.store.runs import RunRow
-from roadworthy.tool_calls import Hands, ToolCalls
-from roadworthy.tools.execution import ToolThreads
-from roadworthy.tools.outputs import OutputReader
 from roadworthy.transcript import transcript
+from roadworthy.versions import held, pinned
 
 log = logging.getLogger("roadworthy.runtime")
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class House:
-    """What all runs of a process share."""
-
-    database: Database
-    journal: Journal
-    live: Live
-    clock: Clock
-    catalog: Catalog
-    ledger: Ledger
-    threads: ToolThreads
-    privacy: Privacy | None = None
-    holder: str = field(default_factory=lambda: secrets.token_hex(8))
-
-    async def read(self, query: Callable[[Tx], T]) -> T:
-        """A query in a thread of its own, on committed rows."""
-        return await asyncio.to_thread(self.database.read, query)
-
-    def veil(self, row: RunRow) -> Veil:
-        """What stands between a run and its readers."""
-        return Veil(self.privacy, row.tenant, row.conversation or row.id)
 
 
 @dataclass(frozen=True)
@@ -113,26 +82,24 @@ class Executor:
 
     def __init__(self, house: House) -> None:
         self.house = house
-        self._agents: dict[str, Agent[Any, Any]] = {}
-        self._desks: dict[str, Desk] = {}
+        self.roster = Roster(house)
         self._active: dict[str, Run] = {}
         self._unreadable: dict[str, StoreVersionError] = {}  # written by a newer release
         self.holder: Callable[[], str] = lambda: house.holder  # what a claim is signed with
+        self._drained: set[str] = set()  # left to a process that has the declaration they go by
         self.arriving: set[str] = set()  # claimed by the commit that accepts them, not begun yet
 
     # --- declarations --------------------------------------------------------------------
 
     def register(self, agent: Agent[Any, Any]) -> None:
         """Make an agent's runs executable here; a newer declaration of a name replaces the old."""
-        known = self._agents.get(agent.name)
-        if known is not agent:
-            self._agents[agent.name] = agent
-            self._desks[agent.name] = self._desk(agent)
+        if self.roster.register(agent):
+            self.look_anew()
 
     @property
     def names(self) -> list[str]:
         """The patterns whose runs can execute here."""
-        return list(self._agents)
+        return self.roster.names
 
     @property
     def active(self) -> frozenset[str]:
@@ -141,35 +108,23 @@ class Executor:
 
     def knows(self, name: str) -> bool:
         """Whether runs of this pattern can execute here."""
-        return name in self._agents
+        return self.roster.knows(name)
 
     def agent(self, name: str) -> Agent[Any, Any]:
         """Raises: PatternUnknown."""
-        try:
-            return self._agents[name]
-        except KeyError:
-            raise PatternUnknown(
-                f"No pattern {name!r} is registered in this process. Open the runtime with it: "
-                f"Runtime(..., patterns=[{name}])."
-            ) from None
+        return self.roster.agent(name)
 
     def desk(self, name: str) -> Desk:
         """What a pattern works with. Raises: PatternUnknown."""
-        return self._desks[self.agent(name).name]
+        return self.roster.desk(name)
 
-    def _desk(self, agent: Agent[Any, Any]) -> Desk:
-        house = self.house
-        output = None
-        if agent.output is not None:
-            output = OutputReader(agent.output, native=agent.output_mode == "native")
-        return Desk(
-            agent=agent,
-            models=ModelCalls(house.ledger, house.catalog),
-            tools=ToolCalls(
-                agent, Hands(ledger=house.ledger, threads=house.threads, read=house.read)
-            ),
-            output=output,
-        )
+    def leaves(self, run_id: str) -> bool:
+        """Whether a run was looked at and is left to another process, of another version."""
+        return run_id in self._drained or run_id in self._unreadable
+
+    def look_anew(self) -> None:
+        """What was left to processes of another version may be for this one now."""
+        self._drained.clear()
 
     # --- executing -----------------------------------------------------------------------
 
@@ -184,7 +139,7 @@ class Executor:
 
         job: the engine's number of it, where it has one.
 
-        Raises: StoreError: it is left as it is.
+        Raises: StoreError, VersionHeld: it is left as it is; the latter is said once.
         """
         try:
             run = self._active.get(run_id) or await self._take(run_id, job)
@@ -208,34 +163,65 @@ class Executor:
         """Claim a recorded run, load it and open its next segment."""
         house = self.house
         claimed = await house.journal.commit(Unit(apply=lambda tx: self._claim(tx, run_id, job)))
+        if isinstance(claimed, VersionHeld) and run_id not in self._drained:
+            self._drained.add(run_id)
+            raise claimed
         if not isinstance(claimed, tuple):
             return None
         epoch, segment = claimed
-        loaded = await self.load(run_id)
+        try:
+            loaded = await self.load(run_id)
+        except StoreVersionError:
+            await house.journal.commit(Unit(apply=lambda tx: runs.hand_back(tx, run_id, epoch)))
+            raise
         run = self.begin(loaded, Position(run_id, epoch, len(loaded.events), loaded.seal))
         begun = SegmentStarted(segment=segment, epoch=epoch)
         requested, commands = await self._commands(run)
+        parked = poison(loaded.events)
+        changed = Succession() if parked else await self._succession(loaded)
+        pin = changed.pin
         now = house.clock.now()
 
         def also(tx: Tx) -> None:
             for command_id in commands:
                 waits.do_command(tx, command_id, now)
+            if pin is not None:
+                runs.pin(tx, loaded.row, pin.fingerprint, pin.body)
 
-        await run.record(begun, *changes(loaded, run.agent), *requested, also=also)
-        run.barred = poison(loaded.events)
+        await run.record(begun, *changed.events, *requested, also=also)
+        run.barred = parked or changed.barred
         return run
 
-    def _claim(self, tx: Tx, run_id: str, job: int | None) -> tuple[int, int] | None:
-        """(epoch, segment), or None: not executable now, or not by this process."""
+    async def _succession(self, loaded: Loaded) -> Succession:
+        """What it means that the agent is declared otherwise than the run goes by, if it is."""
+        name = loaded.row.pattern
+        new, known = self.roster.declaration(name), pinned(loaded.events)
+        if known == new.fingerprint and not any(wait.kind == "version" for wait in loaded.waits):
+            return Succession()
+        old = await self.house.read(lambda tx: runs.declaration(tx, known))
+        return succession(loaded, old, new, self.roster.policy(name))
+
+    def _claim(self, tx: Tx, run_id: str, job: int | None) -> tuple[int, int] | VersionHeld | None:
+        """(epoch, segment), or not executable now (None), or not by this process."""
         row = runs.get(tx, run_id)
         if not self.knows(row.pattern) or run_id in self._unreadable:
             return None
+        now, holder = self.house.clock.now(), self.holder()
         in_turn = not waits.commands_for(tx, run_id)  # one that is only to stop need not queue
-        now = self.house.clock.now()
-        return runs.claim(tx, row, self.holder(), now, in_turn=in_turn, job=job)
+        drained = self.roster.drained(tx, row)
+        if drained is None:
+            return runs.claim(tx, row, holder, now, in_turn=in_turn, job=job)
+        if run_id not in self._drained:
+            runs.hand_back(tx, run_id, row.epoch)
+            waits.refuse(tx, run_id, holder, now, kind=waits.DRAINED)
+        return drained
+
+    def _drains(self, tx: Tx, run_id: str) -> VersionHeld | None:
+        row = runs.get(tx, run_id)
+        return self.roster.drained(tx, row) if row.status == "queued" else None
 
     async def _segment(self, run: Run) -> RunResult[Any]:
-        desk = self._desks[run.agent.name]
+        desk = self.desk(run.agent.name)
         result: RunResult[Any] | None = None
         try:
             async with AsyncExitStack() as stack:
@@ -361,21 +347,29 @@ class Executor:
         return self.typed(await self.house.veil(row).reveal(found), row.pattern) if found else None
 
     async def check_known(self, row: RunRow, *, here: bool) -> None:
-        """Raises: PatternUnknown: the process that executes runs cannot execute this one."""
+        """Raises: PatternUnknown, VersionHeld: the process that executes runs leaves this one."""
         if here:
             self.agent(row.pattern)
+            if row.status == "queued" and self.roster.drains(row):
+                drained = await self.house.read(lambda tx: self._drains(tx, row.id))
+                if drained is not None:
+                    raise drained
         elif row.status == "queued":
-            pid = await self.house.read(lambda tx: _refused_by(tx, row.id))
-            if pid is not None:
-                raise PatternUnknown(
-                    f"Process {pid} executes the runs of this store and has no pattern "
-                    f"{row.pattern!r}. Register it there: Runtime(..., patterns=[{row.pattern}]). "
-                    f"Run {row.id} stays queued until then."
-                )
+            refused = await self.house.read(lambda tx: _refused(tx, row.id))
+            if refused is None:
+                return
+            pid, kind = refused
+            if kind == waits.DRAINED:
+                raise held(row.id, row.pattern, (), pid=pid)
+            raise PatternUnknown(
+                f"Process {pid} executes the runs of this store and has no pattern "
+                f"{row.pattern!r}. Register it there: Runtime(..., patterns=[{row.pattern}]). "
+                f"Run {row.id} stays queued until then."
+            )
 
     def typed(self, result: RunResult[Any], pattern: str) -> RunResult[Any]:
         """The result with its output as the declared type (plain data for unknown patterns)."""
-        desk = self._desks.get(pattern)
+        desk = self.desk(pattern) if self.knows(pattern) else None
         if result.output is None or desk is None or desk.output is None:
             return result
         try:
@@ -391,7 +385,7 @@ class Executor:
         Raises: UnknownRun, PatternUnknown.
         """
         loaded = await self.load(run_id)
-        desk = self._desks[self.agent(loaded.row.pattern).name]
+        desk = self.desk(loaded.row.pattern)
         position = Position(run_id, -1, len(loaded.events), loaded.seal)
         run = self._build(loaded, position, self.house.journal)
         run.differences = differences = list[str]()
@@ -414,10 +408,11 @@ class Executor:
         return Replayed(tuple(differences), result)
 
 
-def _refused_by(tx: Tx, run_id: str) -> int | None:
-    """The process that executes runs, when it has said that it does not know this one's."""
+def _refused(tx: Tx, run_id: str) -> tuple[int, str] | None:
+    """The process that executes runs, when it has said that it leaves this one, and why."""
     holder = holder_of(tx)
-    return holder[1] if holder is not None and waits.is_refused(tx, run_id, holder[0]) else None
+    kind = None if holder is None else waits.refused(tx, run_id, holder[0])
+    return None if holder is None or kind is None else (holder[1], kind)
 
 
 def _last_result(events: Iterable[RunEvent]) -> RunResult[Any] | None:
@@ -439,6 +434,7 @@ def _unvisited(run: Run) -> list[str]:
         "/time/",
         "/late/",
         "/asked",
+        "version/",  # who let it go on under another declaration
     )
     return [
         f"{key}: recorded, not asked for now"

@@ -99,7 +99,7 @@ class Intake:
             request = await self._concealed(request, run_id)
         seal = await self.seal(request.user.tenant)
         new, started = self._new(run_id, request)
-        declared = msgspec.json.encode(request.pattern.declared()).decode()
+        declared = self._executor.roster.declaration(request.pattern.name).body
         position = Position(run_id, 0, 0, seal)
         claims = mine and request.conversation is None
 
@@ -220,7 +220,7 @@ class Intake:
             user=request.user.id,
             conversation=request.conversation,
             pattern=agent.name,
-            fingerprint=agent.fingerprint,
+            fingerprint=self._executor.roster.declaration(agent.name).fingerprint,
             idempotency_key=request.key,
             body_hash=request.body_hash,
         )

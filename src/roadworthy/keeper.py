@@ -145,7 +145,7 @@ class FileKeeper(Keeper):
         """Hand every executable run to the engine."""
         for run_id, pattern in await self._house.read(jobs.unfinished):
             begun = run_id in self._engine.running or run_id in self._executor.arriving
-            if begun:
+            if begun or self._executor.leaves(run_id):
                 continue
             if self._executor.knows(pattern):
                 self._engine.start(run_id)
@@ -174,6 +174,7 @@ class FileKeeper(Keeper):
             return
         if held and not self.owner:
             self.owner = True
+            self._executor.look_anew()
             await self._house.journal.commit(Unit(apply=lambda tx: forget_expired(tx, now)))
             await self.start_unfinished()
         elif not held and self.owner:

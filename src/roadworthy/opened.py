@@ -13,13 +13,15 @@ from typing import Any
 
 import msgspec
 
+from roadworthy.agent import OnChange
 from roadworthy.budget import Ledger
 from roadworthy.clock import Clock
 from roadworthy.engine.inline import InlineEngine
 from roadworthy.engine.jobs import EngineSettings
-from roadworthy.errors import StoreUnavailable
+from roadworthy.errors import PatternUnknown, StoreUnavailable, VersionHeld
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
-from roadworthy.executor import Executor, House
+from roadworthy.executor import Executor
+from roadworthy.house import House
 from roadworthy.intake import Intake, Request
 from roadworthy.keeper import FileKeeper, Keeper
 from roadworthy.limits import Budget
@@ -54,6 +56,8 @@ class Opened:
         busy_seconds: float,
         on_event: Callable[[StreamEvent], None] | None,
         privacy: Privacy | None = None,
+        version: str = "",
+        on_change: OnChange = "continue",
         execute: bool = True,
         engine_settings: EngineSettings | None = None,
         redis: str | None = None,
@@ -72,6 +76,8 @@ class Opened:
             ledger=Ledger(self.journal, clock, budgets, busy_seconds),
             threads=self.threads,
             privacy=privacy,
+            version=version,
+            on_change=on_change,
         )
         self.journal.on_trouble = self._say_trouble_soon
         self.executor = Executor(self.house)
@@ -140,6 +146,14 @@ class Opened:
         """An event as users see it: what they are told in clear text, outputs typed."""
         event = await self.house.veil(row).shown(event)
         return self.typed(event, row.pattern) if isinstance(event, RunEvent) else event
+
+    async def held_up(self, row: RunRow) -> str:
+        """Why the process that executes runs leaves this one; "" when it does not."""
+        try:
+            await self.executor.check_known(row, here=self.keeper.owner)
+        except (PatternUnknown, VersionHeld) as error:
+            return str(error) if row.status in runs.OPEN else ""
+        return ""
 
     def typed(self, event: RunEvent, pattern: str) -> RunEvent:
         """An event with its output as the declared type."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 
-from roadworthy.agent import Agent
+from roadworthy.agent import OnChange
 from roadworthy.clock import MICROS
 from roadworthy.events import (
+    ApprovalDecided,
     CancelRequested,
     DeclarationChanged,
     ModelFailed,
@@ -30,11 +31,14 @@ from roadworthy.events import (
     SegmentStarted,
 )
 from roadworthy.limits import Limits
-from roadworthy.messages import Message
-from roadworthy.run import Past, RunOptions, Stop
+from roadworthy.messages import JsonObject, Message
+from roadworthy.run import Past, RunOptions, Stop, Suspend, Wait
 from roadworthy.store.codec import Seal
 from roadworthy.store.runs import RunRow
 from roadworthy.store.waits import WaitRow
+from roadworthy.tool_calls import decided, wait_id
+from roadworthy.trace import limits_of
+from roadworthy.versions import Declaration, Pending, diff, judge, pending, pinned
 
 MOST_DEATHS = 3
 
@@ -89,6 +93,7 @@ def options_with_limits(options: RunOptions, limits: Mapping[str, Any]) -> RunOp
 
 def past_of(loaded: Loaded) -> Past:
     """What is recorded, by step key."""
+    earlier_limits, passed = _earlier_limits(loaded.events)
     outcomes: dict[str, RunEvent] = {}
     attempts: dict[str, list[RunEvent]] = {}
     reserved, seconds, begun = False, 0.0, None
@@ -119,27 +124,31 @@ def past_of(loaded: Loaded) -> Past:
         earlier_seconds=seconds,
         reopened=reopened,
         reopened_at=reopened_at,
-        earlier_limits=_earlier_limits(loaded.events),
+        earlier_limits=earlier_limits,
+        passed=passed,
         earlier_ends=_earlier_ends(loaded.events),
         reserved=reserved,
         reserves=reserves,
     )
 
 
-def _earlier_limits(events: Sequence[RunEvent]) -> list[tuple[int, Limits]]:
-    """Which limits governed which turns, for a run that was reopened: (last turn, limits)."""
+def _earlier_limits(events: Sequence[RunEvent]) -> tuple[list[tuple[int, Limits]], int]:
+    """Which limits governed which turns, where they were changed on the way: (last turn, limits);
+    and the last turn answered before the run was last reopened, -1 when it never was."""
     found: list[tuple[int, Limits]] = []
     limits: Mapping[str, Any] = {}
-    answered = 0
+    answered, passed = 0, -1
     for event in events:
         if isinstance(event, RunStarted):
             limits = event.limits
         elif isinstance(event, ModelReplied) and event.key.endswith("/model"):
             answered = int(event.key.split("/")[1])
-        elif isinstance(event, RunReopened):
+        elif isinstance(event, RunReopened | DeclarationChanged):
+            if isinstance(event, RunReopened):
+                passed = answered
             found.append((answered, Limits(**limits)))
             limits = event.limits or limits
-    return found
+    return found, passed
 
 
 def _earlier_ends(events: Sequence[RunEvent]) -> list[tuple[int, RunEvent]]:
@@ -200,11 +209,108 @@ def is_cancelled(events: Sequence[RunEvent]) -> bool:
     return cancelled
 
 
-def changes(loaded: Loaded, agent: Agent[Any, Any]) -> list[RunEvent]:
-    """A declaration that changed since the run last executed is on record."""
-    known = loaded.started.fingerprint
-    for event in loaded.events:
-        if isinstance(event, DeclarationChanged):
-            known = event.new
-    now = agent.fingerprint
-    return [] if now == known else [DeclarationChanged(old=known, new=now)]
+# --- another declaration than the run went by ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Succession:
+    """What a run's new segment begins with when its agent is declared otherwise by now.
+
+    events: facts to journal. barred: why no new step may begin. pin: goes by it from now on.
+    """
+
+    events: tuple[RunEvent, ...] = ()
+    barred: Stop | Suspend | None = None
+    pin: Declaration | None = None
+
+
+def succession(
+    loaded: Loaded, old: JsonObject | None, new: Declaration, policy: OnChange
+) -> Succession:
+    """What the policy makes of a run that goes by another declaration than `new`.
+
+    old: the one it goes by, as data. A person's decision binds to exactly these two.
+    """
+    known = pinned(loaded.events)
+    answered = _version_answer(loaded, version_key(known, new.fingerprint))
+    if answered is not None and answered.decision == "reject":
+        return _stopped(loaded, answered)
+    if known == new.fingerprint:
+        return Succession()
+    turned_down = {
+        wait.key.partition("/approval")[0]
+        for wait in loaded.waits
+        if wait.kind == "approval" and wait.answer and wait.answer["decision"] == "reject"
+    }
+    calls = [call for call in pending(loaded.events) if call.key not in turned_down]
+    changes = diff(old, new.data)
+    changed = tuple(map(str, changes))
+    go_on = DeclarationChanged(
+        old=known, new=new.fingerprint, changed=changed, limits=_new_limits(loaded, new)
+    )
+    if judge(changes, calls, policy) != "ask":  # what is to be drained is here only to be stopped
+        return Succession((go_on,), None, new)
+    if answered is None:
+        return Succession((), Suspend([_version_wait(loaded, new, changed, calls)]))
+    return Succession((answered, go_on), None, new)
+
+
+def _stopped(loaded: Loaded, decision: ApprovalDecided) -> Succession:
+    wait = next(wait for wait in loaded.waits if wait.id == decision.approval_id)
+    what = "; ".join(wait.detail["arguments"]["changed"])
+    note = f" {decision.note}" if decision.note else ""
+    why = f"{decision.by} stopped it, because its agent changed: {what}.{note}"
+    known = any(isinstance(e, ApprovalDecided) and e.key == wait.key for e in loaded.events)
+    return Succession(() if known else (decision,), Stop("declaration_changed", why))
+
+
+def version_key(old: str, new: str) -> str:
+    """Where a person's decision on going on under another declaration stands."""
+    return f"version/{old[:8]}/{new[:8]}"
+
+
+def _version_answer(loaded: Loaded, key: str) -> ApprovalDecided | None:
+    """A person's decision on this change. Whoever stopped the run over another one stopped it."""
+    for row in loaded.waits:
+        if row.kind == "version" and row.answered_at is not None:
+            decision = decided(row.key, row.id, row.answer)
+            if row.key == key or decision.decision == "reject":
+                return decision
+    return None
+
+
+def _version_wait(
+    loaded: Loaded, new: Declaration, changed: Sequence[str], calls: Sequence[Pending]
+) -> Wait:
+    key = version_key(pinned(loaded.events), new.fingerprint)
+    reason = f"Its agent changed while the run was under way: {'; '.join(changed)}."
+    if calls:
+        names = ", ".join(sorted({call.tool for call in calls}))
+        reason += f" Begun or approved, and not done: {names}."
+    return Wait(
+        id=wait_id(loaded.row.id, key),
+        key=key,
+        kind="version",
+        tool="",
+        asks="operator",
+        detail={
+            "arguments": {
+                "agent": loaded.row.pattern,
+                "changed": list(changed),
+                "pending": [{"key": call.key, "tool": call.tool} for call in calls],
+            },
+            "reason": reason,
+        },
+        arguments_hash=new.fingerprint,
+        reason=reason,
+    )
+
+
+def _new_limits(loaded: Loaded, new: Declaration) -> JsonObject | None:
+    """The declaration's limits, where they replace others. Those given for the run stay."""
+    events = loaded.events
+    own = "limits" in loaded.started.options or any(
+        isinstance(event, RunReopened) and event.limits is not None for event in events
+    )
+    limits: JsonObject = new.data["limits"]
+    return None if own or limits == limits_of(events).declared() else limits

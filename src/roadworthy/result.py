@@ -57,7 +57,7 @@ MARKS: Mapping[Reason, frozenset[Mark]] = {
     "model_failed": frozenset({"resumable", "outside"}),
     "model_rejected": frozenset({"resumable", "outside"}),
     "invalid_output": frozenset({"limit", "resumable"}),
-    "declaration_changed": frozenset({"resumable", "outside"}),
+    "declaration_changed": frozenset({"outside"}),  # a person stopped it
     "poison": frozenset({"resumable", "outside"}),  # a person looked at what killed the processes
     "error": frozenset({"resumable", "outside"}),
     "waiting": frozenset(),
@@ -78,10 +78,12 @@ def is_resumable(status: str, reason: str) -> bool:
 
 
 class Approval(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One call that waits for a person.
+    """One thing that waits for a person: a call, or a run whose agent changed.
 
     kind "approval": may it run? kind "unknown_outcome": did it happen? Then `approve` means "it
-    did not, run it", `respond` "it did, this is its result", `reject` "leave it".
+    did not, run it", `respond` "it did, this is its result", `reject` "leave it". kind "version":
+    may the run go on under the agent as it is declared now? `approve` or `reject` (it stops);
+    `arguments` holds what changed and which calls are pending.
     expires: microseconds since 1970 UTC, or None.
     """
 
@@ -90,7 +92,7 @@ class Approval(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool: str
     arguments: JsonObject
     asks: Literal["user", "operator"] = "operator"
-    kind: Literal["approval", "unknown_outcome"] = "approval"
+    kind: Literal["approval", "unknown_outcome", "version"] = "approval"
     reason: str = ""
     expires: int | None = None
 

@@ -131,7 +131,7 @@ class Wait:
 
     id: str
     key: str
-    kind: Literal["user", "approval", "unknown_outcome"]
+    kind: Literal["user", "approval", "unknown_outcome", "version"]
     detail: Any
     tool: str = ""
     asks: Literal["user", "operator"] = "operator"
@@ -195,6 +195,7 @@ class Past:
     reopened: int = 0
     reopened_at: int = -1  # place of the last reopening among the events
     earlier_limits: Sequence[tuple[int, Limits]] = ()  # (last turn they governed, limits)
+    passed: int = -1  # last turn answered before the last reopening
     earlier_ends: Sequence[tuple[int, RunEvent]] = ()  # (last turn, closing call) of reopened ends
     reserved: bool = False
     reserves: int = 0  # closing reserves given back, by waits and ends
@@ -251,7 +252,7 @@ class Run:
         self.cancelled = False
         self.closing = False  # only the closing answer is still to come
         self.visited: set[str] = set()  # keys of the steps that were asked for
-        self.barred: Stop | None = None  # why no new step may begin, recorded ones aside
+        self.barred: Stop | Suspend | None = None  # why no new step may begin, recorded ones aside
         self.assumed: set[str] = set()  # reservations of dead processes, assumed in this segment
         self.differences: list[str] | None = None  # collected by a replay, else None
         self._journal = ports.journal
@@ -426,7 +427,7 @@ class Run:
     @property
     def passed(self) -> bool:
         """Whether the run was reopened after this turn: what stopped it then stops it no more."""
-        return any(self.turn <= last for last, _ in self.past.earlier_limits)
+        return self.turn <= self.past.passed
 
     @property
     def late_key(self) -> str:
@@ -455,11 +456,14 @@ class Run:
             scope.reschedule(0)
 
     def check_cancelled(self) -> None:
-        """Raises: Stop: somebody cancelled the run, or it may do no more."""
-        if self.barred is not None:
+        """Raises: Stop: somebody cancelled the run, or it may do no more. Suspend: a person says
+        whether it may; one that only has to be closed asks nobody."""
+        if isinstance(self.barred, Stop):
             raise self.barred
         if self.cancelled:
             raise Stop("cancelled", "The run was cancelled.")
+        if self.barred is not None and not self.closing:
+            raise self.barred
 
     @asynccontextmanager
     async def interruptible(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
@@ -478,22 +482,3 @@ class Run:
         except TimeoutError:
             self.check_cancelled()
             raise
-
-
-__all__ = [
-    "Brief",
-    "Done",
-    "JournalPort",
-    "LivePort",
-    "Past",
-    "Ports",
-    "Position",
-    "RecordEnds",
-    "Refusal",
-    "Run",
-    "RunOptions",
-    "Stop",
-    "Suspend",
-    "Unit",
-    "Wait",
-]

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar, cast, get_args
 
-from roadworthy.agent import Agent, Model
+from roadworthy.agent import Agent, Model, OnChange, check_on_change
 from roadworthy.clock import Clock, SystemClock
 from roadworthy.context import User
 from roadworthy.errors import ConfigurationError, RunError, UnknownApproval
@@ -49,9 +49,9 @@ class Runtime:
     bounds over many runs. providers: options by provider or model name. on_event: called with
     every event of every run here, read-only. privacy: keeps personal data out of the store and
     away from models (`roadworthy.privacy`); what is recorded, and so what on_event is told, then
-    holds tokens. execute: False only looks and leaves requests and commands; another process
-    executes them. redis: carries live streams between machines; default ROADWORTHY_REDIS, without
-    it Postgres does.
+    holds tokens. version, on_change: for agents that say none, see there. execute: False only
+    looks and leaves requests and commands; another process executes them. redis: carries live
+    streams between machines; default ROADWORTHY_REDIS, without it Postgres does.
 
     Use as `with` or `async with`; no I/O happens before.
     """
@@ -68,9 +68,12 @@ class Runtime:
         on_event: Callable[[StreamEvent], None] | None = None,
         clock: Clock | None = None,
         privacy: Privacy | None = None,
+        version: str = "",
+        on_change: OnChange = "continue",
         execute: bool = True,
         redis: str | None = None,
     ) -> None:
+        check_on_change("Runtime", on_change)
         self._settings = Settings.from_environment()
         self._database = open_database(url or self._settings.url)
         self._patterns = tuple(patterns)
@@ -78,6 +81,7 @@ class Runtime:
         self._budgets = tuple(budgets)
         self._on_event = on_event
         self._privacy = privacy
+        self._version, self._on_change = version, on_change
         self.execute = execute
         self._redis = redis or self._settings.redis
         self._clock: Clock = clock or SystemClock()
@@ -106,6 +110,8 @@ class Runtime:
                 busy_seconds=self._settings.busy_seconds,
                 on_event=self._on_event,
                 privacy=self._privacy,
+                version=self._version,
+                on_change=self._on_change,
                 execute=self.execute,
                 redis=self._redis,
                 inline=self._settings.engine == "inline",
@@ -307,6 +313,7 @@ class Runtime:
         """A run's events after position `after` (`event.seq`), then live ones, until it stops.
 
         Raises: UnknownRun. PatternUnknown: its agent is not registered where runs execute.
+        VersionHeld: it is left to a process that has the agent as it was.
         """
         opened = self._open
         queue = opened.live.watch(run_id)
@@ -332,6 +339,7 @@ class Runtime:
         """The result, once the run has ended or waits.
 
         Raises: UnknownRun; PatternUnknown: its agent is not registered where runs execute;
+        VersionHeld: it is left to a process that has the agent as it was;
         StoreError: nothing moves, the store is in trouble or too new.
         """
         opened = self._open
@@ -366,7 +374,8 @@ class Runtime:
         arguments: Mapping[str, Json] | None = None,
         note: str = "",
     ) -> None:
-        """Decide a waiting call: approve, edit (with `arguments`), reject, respond (with `note`).
+        """Decide a waiting call: approve, edit (with `arguments`), reject, respond (with `note`);
+        or whether a run goes on under its changed agent: approve, reject.
 
         The run goes on once decided. Raises: UnknownApproval: no such, or decided already;
         RunError: the arguments do not fit the tool.
@@ -377,6 +386,8 @@ class Runtime:
             raise UnknownApproval(f"No open approval {approval_id!r}; it may be decided already.")
         if decision not in get_args(Decision):
             raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
+        if wait.kind == "version" and decision not in ("approve", "reject"):
+            raise RunError("This asks whether the run goes on as declared now: approve or reject.")
         if decision == "edit" and wait.kind == "unknown_outcome":
             raise RunError(
                 "This asks whether a call happened: approve (it did not, run it), respond (it did, "
@@ -450,6 +461,10 @@ class Runtime:
     async def find(self, run_id: str) -> RunRow:
         """One run as it stands, from any process. Raises: UnknownRun."""
         return await self._open.house.read(lambda tx: runs.get(tx, run_id))
+
+    async def held_up(self, run_id: str) -> str:
+        """Why a run stays queued where runs execute; "" when it does not. Raises: UnknownRun."""
+        return await self._open.held_up(await self.find(run_id))
 
     async def record(self, run_id: str, after: int = -1) -> list[RunEvent]:
         """What is journaled of a run so far, as recorded, without waiting. Raises: UnknownRun."""

@@ -154,9 +154,21 @@ async def test_an_approval_covers_only_the_arguments_that_were_shown(tmp_path: P
         waiting = (await rt.run(desk, "refund A")).waiting[0]
     async with Runtime(url(tmp_path), patterns=[replace(desk, tools=[redeployed])]) as rt:
         await rt.resolve(waiting.id, "approve", by="lea")
+        changed = (await rt.result(waiting.run_id)).waiting[0]
+        assert (changed.kind, changed.arguments["changed"]) == (
+            "version",
+            ["tool refund: parameter euros changed"],
+        )
+        await rt.resolve(changed.id, "approve", by="lea")  # go on: nobody has agreed to 4,000
+        again = (await rt.result(waiting.run_id)).waiting[0]
+        assert (again.kind, again.arguments["euros"], paid) == ("approval", 4_000, [])
+        await rt.resolve(again.id, "reject", by="lea")
         result = await rt.result(waiting.run_id)
+        replayed = await rt.replay(waiting.run_id)
     assert paid == []
-    assert result.reason == "declaration_changed"
+    assert result.status == "completed"
+    assert len(replayed.differences) == 1  # the first request, made with the tool as it was
+    assert "turn/1/model: the request would differ" in replayed.differences[0]
 
 
 async def test_nobody_speaks_as_the_runtime(tmp_path: Path) -> None:

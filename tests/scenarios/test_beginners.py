@@ -114,12 +114,17 @@ async def test_6_a_tool_that_changed_under_a_waiting_call(tmp_path: Path) -> Non
     changed = agent(call, "Not paid.", tools=[new])
     async with Runtime(url(tmp_path), patterns=[changed]) as rt:
         await rt.resolve(waiting.waiting[0].id, "approve", by="lea")
+        asked = (await rt.result(waiting.run_id)).waiting[0]
+        assert asked.kind == "version"
+        assert "tool pay: parameter order added (required)" in asked.reason
+        await rt.resolve(asked.id, "approve", by="lea")
         result = await rt.result(waiting.run_id)
     model = changed.model
     assert isinstance(model, ScriptedModel)
     told = " ".join(r.content for request in model.requests for r in results(request.messages))
     assert "paid" not in told.lower().replace("not paid", "")
-    assert 'unknown field "order_id"' in told or "changed" in result.report.why
+    assert 'unknown field "order_id"' in told
+    assert result.status == "completed"
 
 
 # 7, a budget too small: test_limits.py

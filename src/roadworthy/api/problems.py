@@ -22,6 +22,7 @@ _CODES: Mapping[type[errors.RoadworthyError], tuple[int, str]] = {
     errors.IdempotencyConflict: (409, "idempotency_conflict"),
     errors.ConversationBusy: (409, "conversation_busy"),
     errors.NotResumable: (409, "not_resumable"),
+    errors.VersionHeld: (409, "version_held"),
     errors.RunError: (422, "invalid_request"),
     errors.DeclarationError: (422, "invalid_request"),
     errors.StoreError: (503, "store_unavailable"),

@@ -26,6 +26,11 @@ from roadworthy.trace import plain_json
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 _LETTERS: dict[str, Decision] = {"a": "approve", "e": "edit", "r": "reject", "s": "respond"}
 _DECISIONS: dict[str, Decision] = _LETTERS | {word: word for word in _LETTERS.values()}
+_TITLES = {
+    "approval": "This call waits for you:",
+    "unknown_outcome": "Did this happen?",
+    "version": "The agent changed while this was under way. Approve to go on, reject to stop.",
+}
 
 
 @app.command()
@@ -103,8 +108,7 @@ class _Talk:
     def _decide(self, approval: Approval) -> None:
         """Ask until the runtime takes the decision."""
         arguments = json.dumps(plain_json(approval.arguments), indent=2, ensure_ascii=False)
-        title = "This call waits for you" if approval.kind == "approval" else "Did this happen?"
-        self.err.print(f"{title}: {approval.tool}", style="bold yellow")
+        self.err.print(f"{_TITLES[approval.kind]} {approval.tool}".rstrip(), style="bold yellow")
         self.err.print(clean(arguments))
         self.err.print(clean(approval.reason), style="bright_black")
         while True:

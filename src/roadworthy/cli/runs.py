@@ -68,11 +68,14 @@ def show(run_id: RunId, url: Url = None, as_json: AsJson = False) -> None:  # no
     """A run's whole trace; with --json its events, one a line."""
     with _store(url) as rt:
         row, events = rt.sync(rt.find(run_id)), rt.sync(rt.record(run_id))
+        held_up = rt.sync(rt.held_up(run_id))
     if as_json:
         for event in events:
             typer.echo(json.dumps(plain_event(event)))
         return
     show_run(row, events)
+    if held_up:
+        console().print(f"\n{clean(held_up)}", style="yellow")
 
 
 @app.command()

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from roadworthy.errors import StoreError
+from roadworthy.errors import StoreError, VersionHeld
 
 log = logging.getLogger("roadworthy.engine")
 
@@ -51,7 +51,7 @@ class InlineEngine:
         try:
             async with self._slots:
                 await self._execute(run_id)
-        except StoreError as error:
+        except (StoreError, VersionHeld) as error:
             log.warning("run %s is left as it is: %s", run_id, error, extra={"run": run_id})
         except Exception:
             log.exception("run %s left its segment with an error", run_id, extra={"run": run_id})

@@ -106,15 +106,12 @@ def encode(event: RunEvent, seal: Seal, payloads: dict[str, bytes]) -> EventRow:
 def decode(row: EventRow, payloads: Mapping[str, bytes], place: tuple[str, int, int]) -> RunEvent:
     """The event of a row; `place` is (run_id, seq, at).
 
-    Raises: StoreVersionError: the type or version is unknown to this release.
+    Raises: StoreVersionError: the type, version or a value is unknown to this release.
     """
     body = row.body
     cls = EVENT_TYPES.get(row.type)
     if cls is None or row.v > cls.v:
-        raise StoreVersionError(
-            f"Run {place[0]} holds an event {row.type} v{row.v} of a newer release; upgrade "
-            "roadworthy. The run was left as it is."
-        )
+        raise _newer(row, place[0])
     for version in range(row.v, cls.v):
         body = encode_json(UPCASTERS[row.type, version](msgspec.json.decode(body))).decode()
     run_id, seq, at = place
@@ -124,8 +121,18 @@ def decode(row: EventRow, payloads: Mapping[str, bytes], place: tuple[str, int, 
         parts.append(b"," + body[1:-1].encode())
     refs: dict[str, str] = msgspec.json.decode(row.refs) if row.refs else {}
     parts.extend(b',"%s":%s' % (name.encode(), payloads[ref]) for name, ref in refs.items())
-    event = _DECODERS[row.type].decode(b"".join(parts) + b"}")
+    try:
+        event = _DECODERS[row.type].decode(b"".join(parts) + b"}")
+    except msgspec.ValidationError as error:  # such as a kind that is not known here
+        raise _newer(row, place[0]) from error
     return _fetch(event, payloads)
+
+
+def _newer(row: EventRow, run_id: str) -> StoreVersionError:
+    return StoreVersionError(
+        f"Run {run_id} holds an event {row.type} v{row.v} of a newer release; upgrade roadworthy. "
+        "The run was left as it is."
+    )
 
 
 def references(row: EventRow) -> list[str]:

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select
 
 from roadworthy.errors import IdempotencyConflict, UnknownRun
 from roadworthy.events import RunEvent
+from roadworthy.messages import JsonObject
 from roadworthy.result import Status
 from roadworthy.store import payloads
 from roadworthy.store import schema as s
@@ -84,6 +85,15 @@ _ADD_RUN = Statement(insert(s.run))
 _TENANT = Statement(select(s.tenant.c.key).where(s.tenant.c.id == _P("tenant")))
 _ADD_TENANT = Statement(upsert(s.tenant).on_conflict_do_nothing())
 _ADD_DECLARATION = Statement(upsert(s.declaration).on_conflict_do_nothing())
+_DECLARATION = Statement(
+    select(s.declaration.c.body).where(s.declaration.c.fingerprint == _P("pinned"))
+)
+_PIN = Statement(update(s.run).where(s.run.c.id == _P("run_id")).values(fingerprint=_P("pinned")))
+_HAND_BACK = Statement(
+    update(s.run)
+    .where(s.run.c.id == _P("run_id"), s.run.c.epoch == _P("of_epoch"), status_in(*OPEN))
+    .values(status="queued", owner=None)
+)
 _JOIN_CONVERSATION = Statement(
     upsert(s.conversation)
     .on_conflict_do_update(
@@ -326,6 +336,24 @@ def claim(
             return None
     claimed = tx.rows(_CLAIM, run_id=run_id, holder=holder, now=now, job=job)
     return (claimed[0][0], claimed[0][1]) if claimed else None
+
+
+def hand_back(tx: Tx, run_id: str, epoch: int) -> bool:
+    """Leave a run that stands at this epoch to another process, unexecuted."""
+    return bool(tx.run(_HAND_BACK, run_id=run_id, of_epoch=epoch))
+
+
+def declaration(tx: Tx, fingerprint: str) -> JsonObject | None:
+    """What an agent was declared as, by fingerprint; None when it is not on record."""
+    row = tx.one(_DECLARATION, pinned=fingerprint)
+    found: JsonObject | None = None if row is None else msgspec.json.decode(row[0])
+    return found
+
+
+def pin(tx: Tx, row: RunRow, fingerprint: str, body: str) -> None:
+    """The run goes by this declaration from now on."""
+    tx.run(_ADD_DECLARATION, fingerprint=fingerprint, name=row.pattern, body=body)
+    tx.run(_PIN, run_id=row.id, pinned=fingerprint)
 
 
 def set_status(

@@ -53,6 +53,8 @@ class SqliteDatabase(Database):
         self._readers = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        self._idle = threading.Condition()
+        self._reading = 0
 
     def connect(self) -> sqlite3.Connection:
         """A new connection in autocommit mode with our pragmas."""
@@ -73,6 +75,16 @@ class SqliteDatabase(Database):
 
     def read(self, query: Callable[[Tx], T]) -> T:
         """Run a query on this thread's read connection, in one snapshot."""
+        with self._idle:
+            self._reading += 1
+        try:
+            return self._read(query)
+        finally:
+            with self._idle:
+                self._reading -= 1
+                self._idle.notify_all()
+
+    def _read(self, query: Callable[[Tx], T]) -> T:
         connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
         if connection is None:
             connection = self._readers.connection = self.connect()
@@ -161,7 +173,10 @@ class SqliteDatabase(Database):
         connection.execute("BEGIN IMMEDIATE")
 
     def close(self) -> None:
-        """Close every connection of this process."""
+        """Close every connection of this process, once no thread reads: whoever asked for a read
+        may be gone, and a connection closed under it ends the process."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._reading, BUSY_SECONDS)
         with self._lock:
             while self._open:
                 self._open.pop().close()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from roadworthy.store import payloads
 from roadworthy.store import schema as s
@@ -19,6 +19,7 @@ from roadworthy.store.codec import Seal
 from roadworthy.store.database import Row, Statement, Tx, upsert
 
 _P = bindparam
+UNKNOWN_PATTERN, DRAINED = "unknown_pattern", "drained"  # why a process leaves a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +91,14 @@ _DO_COMMAND = Statement(
 
 _ADD_REFUSAL = Statement(insert(s.command), columns=["run_id", "kind", "by", "at", "done_at"])
 _REFUSED = Statement(
-    select(s.command.c.id).where(
+    select(s.command.c.kind)
+    .where(
         s.command.c.run_id == _P("run_id"),
-        s.command.c.kind == "unknown_pattern",
+        or_(s.command.c.kind == UNKNOWN_PATTERN, s.command.c.kind == DRAINED),
         s.command.c.by == _P("who"),
     )
+    .order_by(s.command.c.id.desc())
+    .limit(1)
 )
 
 
@@ -165,14 +169,15 @@ def commands(tx: Tx) -> Sequence[tuple[int, str, str, str]]:
     return [(row[0], row[1], row[2], row[3]) for row in tx.rows(_COMMANDS)]
 
 
-def refuse(tx: Tx, run_id: str, holder: str, now: int) -> None:
-    """The process that executes runs says that it does not know this one's pattern."""
-    tx.run(_ADD_REFUSAL, run_id=run_id, kind="unknown_pattern", by=holder, at=now, done_at=now)
+def refuse(tx: Tx, run_id: str, holder: str, now: int, kind: str = UNKNOWN_PATTERN) -> None:
+    """The process that executes runs says that it leaves this one, and why."""
+    tx.run(_ADD_REFUSAL, run_id=run_id, kind=kind, by=holder, at=now, done_at=now)
 
 
-def is_refused(tx: Tx, run_id: str, holder: str) -> bool:
-    """Whether this process said so."""
-    return tx.one(_REFUSED, run_id=run_id, who=holder) is not None
+def refused(tx: Tx, run_id: str, holder: str) -> str | None:
+    """Why this process leaves the run, if it said so."""
+    row = tx.one(_REFUSED, run_id=run_id, who=holder)
+    return None if row is None else str(row[0])
 
 
 def do_command(tx: Tx, command_id: int, now: int) -> None:

@@ -1,5 +1,6 @@
 """One tool call: known? allowed? approved? -> intent -> execute -> outcome."""
 
+from roadworthy.tool_calls.approval import decided, wait_id
 from roadworthy.tool_calls.cache import forget_expired
 from roadworthy.tool_calls.call import Hands
 from roadworthy.tool_calls.plan import ASK_USER, ESCALATE, may_ask
@@ -11,7 +12,9 @@ __all__ = [
     "Carried",
     "Hands",
     "ToolCalls",
+    "decided",
     "forget_expired",
     "may_ask",
+    "wait_id",
     "watch",
 ]

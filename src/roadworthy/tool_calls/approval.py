@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, cast
 
-from roadworthy.events import ApprovalDecided
+from roadworthy.events import ApprovalAsked, ApprovalDecided, ToolIntended
 from roadworthy.messages import ToolCall
 from roadworthy.run import Done, Run, Stop, Suspend, Wait
 from roadworthy.tool_calls.plan import Planned
@@ -39,7 +39,7 @@ async def asks_whom(run: Run, planned: Planned) -> str | None:
 
 async def approval(run: Run, planned: Planned, asks: str) -> ApprovalDecided | Wait:
     """The decision on a call, or what to wait for."""
-    key = f"{planned.key}/approval"
+    key = _key(run, planned)
     wait = Wait(
         id=wait_id(run.id, key),
         key=key,
@@ -55,30 +55,52 @@ async def approval(run: Run, planned: Planned, asks: str) -> ApprovalDecided | W
         answer = run.past.answers.get(key)
         if answer is None:
             raise Suspend([wait])
-        if answer["decision"] == "approve" and answer["arguments_hash"] != wait.arguments_hash:
-            raise Stop(
-                "declaration_changed",
-                f"{wait.tool} was approved with other arguments than it would run with now.",
-            )
         return Done(decided(key, wait.id, answer))
 
     try:
         return await run.step(key, effect)
-    except Suspend:
+    except Suspend as suspend:
+        if suspend.waits[0] is not wait:
+            raise
         return wait
 
 
-def unknown_outcome(run: Run, planned: Planned, attempt: int, why: str) -> Wait:
+def asked_before(run: Run, planned: Planned) -> ApprovalAsked | None:
+    """What a person was shown first of this call. The question stands, whatever its tool declares
+    by now."""
+    asked = run.past.attempts.get(f"{planned.key}/approval", ())
+    return next((event for event in asked if isinstance(event, ApprovalAsked)), None)
+
+
+def _key(run: Run, planned: Planned) -> str:
+    """Where the decision on these arguments stands: others than were shown are asked about anew,
+    unless the call was turned down or answered for."""
+    base, number = f"{planned.key}/approval", 1
+    key, asked = base, run.past.attempts
+    while f"{base}/{number + 1}" in asked:
+        run.visited.add(key)
+        number += 1
+        key = f"{base}/{number}"
+    shown = {e.arguments_hash for e in asked.get(key, ()) if isinstance(e, ApprovalAsked)}
+    if not shown or planned.arguments_hash in shown or planned.key in run.past.outcomes:
+        return key
+    if run.past.answers.get(key, {}).get("decision") in ("reject", "respond"):
+        return key
+    run.visited.add(key)
+    return f"{base}/{number + 1}"
+
+
+def unknown_outcome(run: Run, call: Planned | ToolIntended, attempt: int, why: str) -> Wait:
     """The question to a person: did this attempt happen?"""
-    key = f"{planned.key}/unknown/{attempt}"
+    key = f"{call.key}/unknown/{attempt}"
     return Wait(
         id=wait_id(run.id, key),
         key=key,
         kind="unknown_outcome",
-        tool=planned.tool.name,
+        tool=call.tool if isinstance(call, ToolIntended) else call.tool.name,
         asks="operator",
-        detail={"arguments": planned.arguments, "reason": why},
-        arguments_hash=planned.arguments_hash,
+        detail={"arguments": call.arguments, "reason": why},
+        arguments_hash=call.arguments_hash,
         reason=why,
     )
 

@@ -31,6 +31,7 @@ from roadworthy.store.database import Tx
 from roadworthy.tool_calls import cache
 from roadworthy.tool_calls.approval import unknown_outcome
 from roadworthy.tool_calls.cache import Reader
+from roadworthy.tool_calls.orphan import answer_to_changed, is_another
 from roadworthy.tool_calls.plan import Planned, idempotency_key
 from roadworthy.tool_calls.private import attempt, check, reconciled
 from roadworthy.tools.execution import AttemptFailed, ToolThreads
@@ -115,8 +116,11 @@ class _Call:
 
     async def _go_on(self, intent: ToolIntended) -> Done[ToolOutcome] | None:
         """What became of the attempt a process died in. None: another one is left."""
-        self._same(intent)
         await assume_open(self.run, self.key)
+        if is_another(intent, self.planned):
+            self.granted = True
+            answer = answer_to_changed(self.run, intent, self.planned)
+            return self._answered(answer["decision"], answer.get("note", ""), answer.get("by", ""))
         recovered = await self._recover(_DIED)
         if recovered is None and self.attempts >= self.most and not self.granted:
             raise _Failed("crashed", _DIED)
@@ -254,13 +258,6 @@ class _Call:
         if isinstance(held, Exhausted):
             raise Stop("budget", f"The budget does not cover the tool {self.tool.name}.")
         self.held = held
-
-    def _same(self, intent: ToolIntended) -> None:
-        if (intent.tool, intent.arguments_hash) != (self.tool.name, self.planned.arguments_hash):
-            raise Stop(
-                "declaration_changed",
-                f"{self.key} was begun as {intent.tool} with other arguments; it is left as it is.",
-            )
 
     async def _recover(self, why: str) -> Done[ToolOutcome] | None:
         """What became of an attempt of unknown outcome. None: it may be tried again."""

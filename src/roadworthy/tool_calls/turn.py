@@ -23,8 +23,9 @@ from roadworthy.events import (
 from roadworthy.guardrails.loops import LoopGuard
 from roadworthy.messages import File, Message, ToolCall, ToolResult
 from roadworthy.run import Done, Run, Stop, Suspend, Wait
-from roadworthy.tool_calls.approval import approval, asks_whom, wait_id
+from roadworthy.tool_calls.approval import approval, asked_before, asks_whom, wait_id
 from roadworthy.tool_calls.call import Hands, assume_open, perform
+from roadworthy.tool_calls.orphan import orphan, settled
 from roadworthy.tool_calls.plan import ASK_USER, Planned, may_ask, plan
 from roadworthy.tool_calls.private import check
 from roadworthy.tools.registry import Accepted, Registry
@@ -105,8 +106,7 @@ class _Turn:
         stopped = False
         for planned in plans:
             if isinstance(planned, ToolRefused):
-                await self._record(planned)
-                stopped = stopped or not self._is_read(planned.tool)
+                stopped = await self._refused(planned) or stopped
             elif not planned.changes and decisions.get(planned.key) is None:
                 reads.append(planned)
             else:
@@ -158,12 +158,23 @@ class _Turn:
         """All of a turn are asked at once, so that a person sees them together."""
         found = {}
         for planned in plans:
-            if planned.tool.approval is None or self._repeats(planned) is not None:
+            if self._repeats(planned) is not None:
                 continue
-            asks = await asks_whom(self.run, planned)
+            asks = await self._asks(planned)
             if asks is not None:
                 found[planned.key] = await approval(self.run, planned, asks)
         return found
+
+    async def _asks(self, planned: Planned) -> str | None:
+        """Who decides the call: whoever was asked, else whom its tool declares."""
+        before = asked_before(self.run, planned)
+        if before is not None:
+            self.run.visited.add(f"{planned.key}/asks")
+            return before.asks
+        if planned.key in self.run.past.outcomes:  # done before its tool asked for a word
+            self.run.visited.add(f"{planned.key}/asks")
+            return None
+        return await asks_whom(self.run, planned)
 
     async def _in_turn(
         self, planned: Planned, decision: ApprovalDecided | Wait | None, *, stopped: bool
@@ -238,6 +249,40 @@ class _Turn:
             except BaseExceptionGroup as group:  # one failed, the others were cancelled
                 raise _first(group) from None
 
+    async def _refused(self, planned: ToolRefused) -> bool:
+        """A call that cannot run as declared now. Returns whether later effects must not run."""
+        run = self.run
+        intent = orphan(run, planned)
+
+        async def effect() -> Done[ToolOutcome]:
+            if intent is None:
+                return Done(planned)
+            await assume_open(run, planned.key)
+            return await settled(run, intent, planned)
+
+        try:
+            outcome = await run.step(planned.key, effect)
+        except Suspend as suspend:
+            return self._waits(suspend)
+        self.outcomes[planned.key] = outcome
+        if not isinstance(outcome, ToolSucceeded):
+            return not self._is_read(planned.tool)
+        if outcome.source != "repeat":  # done while its tool was declared otherwise
+            run.done.append(outcome.tool)
+        if outcome.effect != "read":
+            run.effects_done[outcome.arguments_hash] = outcome
+        return False
+
+    def _waits(self, suspend: Suspend) -> bool:
+        """A call that waits; its siblings are finished first, unless the whole run may do nothing.
+
+        Raises: Suspend.
+        """
+        if suspend is self.run.barred:
+            raise suspend
+        self.waits.extend(suspend.waits)
+        return True
+
     async def _perform(self, planned: Planned) -> ToolOutcome:
         done_before = self._repeats(planned)
 
@@ -249,7 +294,7 @@ class _Turn:
         try:
             outcome = await self.run.step(planned.key, effect)
         except Suspend as suspend:
-            self.waits.extend(suspend.waits)
+            self._waits(suspend)
             return planned.refused("unknown", "")  # never recorded: the run suspends
         self.outcomes[planned.key] = outcome
         if isinstance(outcome, ToolSucceeded) and outcome.source != "repeat":

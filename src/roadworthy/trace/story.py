@@ -58,11 +58,11 @@ def story(events: Iterable[e.RunEvent]) -> list[Step]:
 
 
 def limits_of(events: Iterable[e.RunEvent]) -> Limits:
-    """What bounds the run now: as it started, or as it was last reopened with."""
+    """What bounds the run now: as it started, or as it was last reopened or declared with."""
     found = Limits()
     for event in events:
-        if isinstance(event, e.RunStarted | e.RunReopened) and event.limits is not None:
-            found = Limits(**event.limits)
+        if isinstance(event, e.RunStarted | e.RunReopened | e.DeclarationChanged):
+            found = found if event.limits is None else Limits(**event.limits)
     return found
 
 
@@ -147,7 +147,10 @@ def _left(t: _Teller, event: e.SegmentLeft) -> None:
 
 
 def _changed(t: _Teller, event: e.DeclarationChanged) -> None:
-    t.note(event, "run", "the declaration changed").detail = {"old": event.old, "new": event.new}
+    title = "goes on under another declaration"
+    if event.changed:
+        title += f": {'; '.join(event.changed)}"
+    t.note(event, "run", title).detail = {"old": event.old, "new": event.new}
 
 
 def _asked_model(t: _Teller, event: e.ModelIntended) -> None:
@@ -251,7 +254,8 @@ def _looped(t: _Teller, event: e.LoopNoticed) -> None:
 
 
 def _approval_asked(t: _Teller, event: e.ApprovalAsked) -> None:
-    t.close(step := t.step(event, "person", f"{event.tool} awaits a person"), event, "waiting")
+    what = "another declaration" if event.kind == "version" else event.tool
+    t.close(step := t.step(event, "person", f"{what} awaits a person"), event, "waiting")
     step.ended = None
     step.detail = {
         "approval": event.approval_id,
