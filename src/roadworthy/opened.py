@@ -54,7 +54,7 @@ class Opened:
         on_event: Callable[[StreamEvent], None] | None,
         privacy: Privacy | None = None,
         execute: bool = True,
-        engine_settings: EngineSettings | None = None,
+        engine: EngineSettings,
     ) -> None:
         self.clock = clock
         self.live = Live(on_event)
@@ -74,10 +74,10 @@ class Opened:
         self.executor = Executor(self.house)
         self.keeper: Keeper
         if isinstance(database, SqliteDatabase):
-            engine = InlineEngine(self._execute)
-            self.keeper = FileKeeper(self.executor, engine, execute=execute)
+            inline = InlineEngine(self._execute)
+            self.keeper = FileKeeper(self.executor, inline, execute=execute)
         else:
-            self.keeper = self._cluster(engine_settings or EngineSettings(), work=execute)
+            self.keeper = self._cluster(engine, work=execute)
         self.intake = Intake(self.executor)
 
     async def check(self, request: Request) -> None:

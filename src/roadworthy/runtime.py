@@ -13,10 +13,12 @@ from typing import Any, TypeVar, cast, get_args
 from roadworthy.agent import Agent, Model
 from roadworthy.clock import Clock, SystemClock
 from roadworthy.context import User
+from roadworthy.engine.jobs import EngineSettings
 from roadworthy.errors import ConfigurationError, RunError, UnknownApproval
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
 from roadworthy.executor import Replayed
 from roadworthy.intake import Accepted, Request, checked_input
+from roadworthy.keeper import Keeper
 from roadworthy.limits import Budget, Limits, Price
 from roadworthy.live import Told
 from roadworthy.loop_thread import LoopThread, running_loop
@@ -49,7 +51,8 @@ class Runtime:
     provider or model name. on_event: called with every event of every run here, read-only.
     privacy: keeps personal data out of the store and away from models (`roadworthy.privacy`);
     what is recorded, and so what on_event is told, then holds tokens. execute: False only looks
-    and leaves requests and commands; another process executes them.
+    and leaves requests and commands; another process executes them. engine: how it takes part in
+    executing the runs of a Postgres store; default from the environment (`roadworthy.settings`).
 
     Use as `with` or `async with`; no I/O happens before.
     """
@@ -67,6 +70,7 @@ class Runtime:
         clock: Clock | None = None,
         privacy: Privacy | None = None,
         execute: bool = True,
+        engine: EngineSettings | None = None,
     ) -> None:
         self._settings = Settings.from_environment()
         self._database = open_database(url or self._settings.url)
@@ -76,6 +80,11 @@ class Runtime:
         self._on_event = on_event
         self._privacy = privacy
         self.execute = execute
+        self.engine = engine or EngineSettings().adjusted(
+            lease=self._settings.lease,
+            concurrency=self._settings.concurrency,
+            drain=self._settings.drain,
+        )
         self._clock: Clock = clock or SystemClock()
         self._thread: LoopThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -103,6 +112,7 @@ class Runtime:
                 on_event=self._on_event,
                 privacy=self._privacy,
                 execute=self.execute,
+                engine=self.engine,
             )
             for pattern in self._patterns:
                 self._opened.executor.register(pattern)
@@ -453,6 +463,11 @@ class Runtime:
     async def replay(self, run_id: str) -> Replayed:
         """Re-execute a recorded run with no model and no tool call; says where it would differ."""
         return await self._open.executor.replay(run_id)
+
+    @property
+    def crew(self) -> Keeper:
+        """Who executes runs: `drain` this process, `workers`, `ask_to_drain` one, `health`."""
+        return self._open.keeper
 
     @property
     def trouble(self) -> str | None:
