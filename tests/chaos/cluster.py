@@ -25,6 +25,14 @@ from tests.structure.tree import ROOT
 
 LEASE = 2.0
 _LIVING = "SELECT id, pid FROM roadworthy_executor WHERE expires_at > clock_timestamp()"
+_OPEN = """
+SELECT r.id, r.pattern, r.status, r.owner, r.epoch, r.dispatch, r.dispatched,
+       (extract(epoch FROM clock_timestamp()) - r.updated_at / 1e6)::int AS idle,
+       j.status, j.executor_id, j.recovery_attempts
+FROM run r LEFT JOIN dbos.workflow_status j ON j.workflow_uuid = r.id || ':' || r.dispatch
+WHERE r.status <> 'completed' ORDER BY r.created_at
+"""
+_COMMAND = str(Path(sys.executable).parent / "roadworthy")
 _LOOK = 0.02
 _CLOCK = SystemClock()
 
@@ -63,10 +71,10 @@ class Worker:
     """A `roadworthy worker` process."""
 
     def __init__(self, target: str, environment: dict[str, str], log: Path) -> None:
-        self.stopped = False
+        self.stopped = self.killed = False
         with log.open("ab") as said:
             self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, "-m", "roadworthy", "worker", target, "--lease", str(LEASE)],
+                [_COMMAND, "worker", target, "--lease", str(LEASE)],
                 env={**os.environ, **environment, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
                 cwd=ROOT,
                 stderr=said,
@@ -79,6 +87,7 @@ class Worker:
 
     def kill(self) -> None:
         """kill -9, and no zombie."""
+        self.killed = True
         self._process.kill()
         self._process.wait()
 
@@ -130,9 +139,16 @@ class Cluster:
         """The last that the workers logged."""
         return self._log.read_text(encoding="utf-8", errors="replace")[-6_000:]
 
+    async def unfinished(self) -> str:
+        """The runs that are not over, and their jobs."""
+        async with await psycopg.AsyncConnection.connect(self.postgres.url) as connection:
+            rows = await (await connection.execute(_OPEN)).fetchall()
+        return "\n".join(map(str, [*rows, await self.living()]))
+
     def fill(self) -> None:
         """Begin as many workers as are missing."""
-        self.workers = [worker for worker in self.workers if worker.alive]
+        self.workers = [worker for worker in self.workers if not worker.killed]
+        assert all(worker.alive for worker in self.workers), f"a worker ended: {self.said}"
         while len(self.workers) < self._most:
             self.workers.append(Worker(self._target, self._environment, self._log))
 

@@ -113,6 +113,7 @@ async def trial(folder: Path, events: int, seed: int) -> dict[str, object]:
                     await _under(load, cluster, outside, draw, events, seen)
                 except BaseException:
                     print(cluster.said)  # noqa: T201 -- shown when it fails
+                    print(seen, await cluster.unfinished())  # noqa: T201 -- the same
                     raise
         audit = Audit.of(postgres.url, world)
         audit.check()
@@ -153,7 +154,7 @@ async def _under(
             under_way = {task for task in under_way if not task.done()}
         await asyncio.gather(*under_way)
         load.ending = True
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(50):
             await asyncio.gather(*lanes)
     finally:
         for task in (*lanes, *under_way):
