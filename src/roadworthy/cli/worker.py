@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
 
 from roadworthy.cli.finding import find
+from roadworthy.clock import SystemClock
+from roadworthy.errors import StoreUnavailable
 from roadworthy.runtime import Runtime
 
+_PATIENCE, _PAUSE = 60.0, 1.0  # seconds
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
@@ -45,11 +49,28 @@ def worker(
     asyncio.run(_work(rt))
 
 
+async def _open(rt: Runtime, stack: AsyncExitStack) -> None:
+    """A server that is just restarting is waited for. Raises: StoreError: it stays away."""
+    clock = SystemClock()
+    until = clock.monotonic() + _PATIENCE
+    while True:
+        try:
+            await stack.enter_async_context(rt)
+        except StoreUnavailable as error:
+            if clock.monotonic() > until:
+                raise
+            typer.echo(f"the store is waited for: {error}", err=True)
+            await clock.sleep(_PAUSE)
+        else:
+            return
+
+
 async def _work(rt: Runtime) -> None:
     loop, asked = asyncio.get_running_loop(), asyncio.Queue[str]()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.put_nowait, number.name)
-    async with rt:
+    async with AsyncExitStack() as stack:
+        await _open(rt, stack)
         names = ", ".join(sorted(agent.name for agent in rt.patterns))
         typer.echo(f"ready: {names}", err=True)
         signalled = loop.create_task(asked.get())
