@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from roadworthy.clock import MICROS
 from roadworthy.engine.distributed import DbosEngine
-from roadworthy.engine.jobs import EngineSettings, Job
+from roadworthy.engine.jobs import EngineSettings, Health, Job, Worker
 from roadworthy.errors import StoreUnavailable, VersionHeld
 from roadworthy.executor import Executor
 from roadworthy.keeper import POLL_SECONDS, Keeper
@@ -53,7 +53,9 @@ class ClusterKeeper(Keeper):
         self.engine = DbosEngine(
             self._house.database.url, self._segment, settings, clock=self._house.clock
         )
-        executor.holder = lambda: self.engine.executor or self._house.holder
+        self.drained = self.engine.drained
+        executor.holder = self._holder
+        self._house.threads.guard = self._check_lease
 
     @property
     def glance(self) -> float | None:
@@ -82,6 +84,35 @@ class ClusterKeeper(Keeper):
         """Hand over what does not finish."""
         await self.engine.close(grace)
         await self._stop()
+
+    async def drain(self, seconds: float) -> None:
+        """Hand over what does not finish; requests are still accepted for others."""
+        await self.engine.drain(seconds)
+
+    async def workers(self) -> Sequence[Worker]:
+        """Who holds a lease now."""
+        return await self.engine.workers()
+
+    async def ask_to_drain(self, worker: str) -> bool:
+        """It sees it with its next beat."""
+        return await self.engine.ask_to_drain(worker)
+
+    async def health(self) -> Health:
+        """Queues, lag, workers, alarms."""
+        return await self.engine.health()
+
+    def _holder(self) -> str:
+        """What a claim is signed with."""
+        self._check_lease()
+        return self.engine.executor or self._house.holder
+
+    def _check_lease(self) -> None:
+        """Others may have this worker's runs already: it claims nothing and acts no more.
+
+        Not `Fenced`: nobody may have taken over yet, so the job must stay to be moved.
+        """
+        if not self.engine.holds:
+            raise StoreUnavailable("This worker's lease is over; its runs go on elsewhere.")
 
     def wake(self, run_id: str) -> None:
         """Its commit made it dispatchable; the next round enqueues it with all others."""

@@ -42,6 +42,7 @@ from roadworthy.tools.registry import Refused
 
 RELEASE = "0.1.0"
 MOST_INPUT = 2_000_000
+_LAST = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,7 @@ class Intake:
         Raises: IdempotencyConflict, ConversationBusy, StoreError.
         """
         _check_ids(request)
+        _check_priority(request.options.priority)
         now = self._house.clock.now()
         run_id = f"run_{now:x}{secrets.token_hex(5)}"
         if self._house.privacy is not None:
@@ -223,6 +225,7 @@ class Intake:
             fingerprint=self._executor.roster.declaration(agent.name).fingerprint,
             idempotency_key=request.key,
             body_hash=request.body_hash,
+            priority=request.options.priority,
         )
         started = RunStarted(
             agent=agent.name,
@@ -283,6 +286,12 @@ def _check_ids(request: Request) -> None:
             raise RunError(
                 f"{name}={value!r}: no valid Unicode text, or it has control characters."
             )
+
+
+def _check_priority(priority: int) -> None:
+    """Raises: RunError: it is none."""
+    if type(priority) is not int or not 1 <= priority <= _LAST:
+        raise RunError(f"priority={priority!r}: use a whole number from 1, the first, to {_LAST}.")
 
 
 def _check_owner(tx: Tx, request: Request) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from roadworthy.engine.inline import InlineEngine
+from roadworthy.engine.jobs import Health, Worker
 from roadworthy.errors import StoreError
 from roadworthy.executor import Executor
 from roadworthy.run import Unit
@@ -41,6 +42,7 @@ class Keeper(ABC):
         self._executor = executor
         self._house = executor.house
         self._tasks: list[asyncio.Task[None]] = []
+        self.drained = asyncio.Event()  # nothing executes here any more
 
     @property
     def glance(self) -> float | None:
@@ -68,6 +70,23 @@ class Keeper(ABC):
     async def hear(self) -> None:
         """Carry out what was left for runs that execute here."""
 
+    @abstractmethod
+    async def drain(self, seconds: float) -> None:
+        """Take no more; what executes has so long, then it goes on elsewhere."""
+
+    async def workers(self) -> Sequence[Worker]:
+        """Who executes runs, where many can."""
+        return ()
+
+    async def ask_to_drain(self, worker: str) -> bool:
+        """Ask a worker on any machine to drain. False: no such worker lives."""
+        del worker
+        return False
+
+    async def health(self) -> Health | None:
+        """Facts about dispatch, where there is any."""
+        return None
+
     def _start(self, *loops: Coroutine[Any, Any, None]) -> None:
         loop = asyncio.get_running_loop()
         self._tasks += [loop.create_task(each) for each in loops]
@@ -80,12 +99,15 @@ class Keeper(ABC):
 
     async def _every(self, seconds: float, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """Real time: other processes count on it."""
+        level = logging.WARNING
         while True:
             await asyncio.sleep(seconds)  # noqa: TID251 - see above
             try:
                 await work()
+                level = logging.WARNING
             except StoreError as error:
-                log.warning("%s waits for the store: %s", what, error)
+                log.log(level, "%s waits for the store: %s", what, error)
+                level = logging.DEBUG  # said once, not at each round
             except Exception:  # border: housekeeping goes on, whatever one round met
                 log.exception("%s failed; it is tried again", what)
 
@@ -135,6 +157,11 @@ class FileKeeper(Keeper):
         await self._stop()
         if self.owner:
             await self._house.journal.commit(Unit(apply=lambda tx: leave(tx, self._me)))
+
+    async def drain(self, seconds: float) -> None:
+        """There is no other process: what does not finish goes on at the next opening."""
+        await self._engine.close(seconds)
+        self.drained.set()
 
     def wake(self, run_id: str) -> None:
         """The owner executes it; a guest's commit is heard by the owner."""

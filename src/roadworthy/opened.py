@@ -59,7 +59,7 @@ class Opened:
         version: str = "",
         on_change: OnChange = "continue",
         execute: bool = True,
-        engine_settings: EngineSettings | None = None,
+        engine: EngineSettings,
         redis: str | None = None,
         inline: bool = False,
     ) -> None:
@@ -83,11 +83,11 @@ class Opened:
         self.executor = Executor(self.house)
         self.keeper: Keeper
         if inline or isinstance(database, SqliteDatabase):
-            engine = InlineEngine(self._execute)
-            self.keeper = FileKeeper(self.executor, engine, execute=execute)
+            here = InlineEngine(self._execute)
+            self.keeper = FileKeeper(self.executor, here, execute=execute)
         else:
             self.live.hot = self._hot(database.url, redis)
-            self.keeper = self._cluster(engine_settings or EngineSettings(), work=execute)
+            self.keeper = self._cluster(engine, work=execute)
         self.intake = Intake(self.executor)
 
     async def check(self, request: Request) -> None:

@@ -41,6 +41,7 @@ from roadworthy.trace import limits_of
 from roadworthy.versions import Declaration, Pending, diff, judge, pending, pinned
 
 MOST_DEATHS = 3
+_PRIORITY = RunOptions().priority
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,8 @@ def options_to(options: RunOptions) -> Mapping[str, Any]:
         plain["limits"] = options.limits.declared()
     if options.tags:
         plain["tags"] = dict(options.tags)
+    if options.priority != _PRIORITY:
+        plain["priority"] = options.priority
     if options.history:
         plain["history"] = msgspec.to_builtins(list(options.history))
     return plain
@@ -81,6 +84,7 @@ def options_from(plain: Mapping[str, Any]) -> RunOptions:
     options = RunOptions(
         model=plain.get("model"),
         tags=plain.get("tags", {}),
+        priority=plain.get("priority", _PRIORITY),
         history=msgspec.convert(plain.get("history", []), list[Message]),
     )
     return options if from_limits is None else options_with_limits(options, from_limits)

@@ -149,7 +149,7 @@ class RunOptions:
 
     model: a tier or `provider:name`. limits: replaces the agent's. tags: for reports. history:
     earlier messages of a conversation begun elsewhere. when_busy: what a message does while the
-    conversation's active run is not over.
+    conversation's active run is not over. priority: 1 is executed first, where workers are busy.
     """
 
     model: str | None = None
@@ -157,6 +157,7 @@ class RunOptions:
     tags: Mapping[str, str] = field(default_factory=dict)
     history: Sequence[Message] = ()
     when_busy: Literal["queue", "reject"] = "queue"
+    priority: int = 100
 
 
 @dataclass(frozen=True)

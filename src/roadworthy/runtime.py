@@ -13,10 +13,12 @@ from typing import Any, TypeVar, cast, get_args
 from roadworthy.agent import Agent, Model, OnChange, check_on_change
 from roadworthy.clock import Clock, SystemClock
 from roadworthy.context import User
+from roadworthy.engine.jobs import EngineSettings
 from roadworthy.errors import ConfigurationError, RunError, UnknownApproval
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
 from roadworthy.executor import Replayed
 from roadworthy.intake import Accepted, Request, checked_input
+from roadworthy.keeper import Keeper
 from roadworthy.limits import Budget, Limits, Price
 from roadworthy.live import Told
 from roadworthy.loop_thread import LoopThread, running_loop
@@ -50,8 +52,9 @@ class Runtime:
     every event of every run here, read-only. privacy: keeps personal data out of the store and
     away from models (`roadworthy.privacy`); what is recorded, and so what on_event is told, then
     holds tokens. version, on_change: for agents that say none, see there. execute: False only
-    looks and leaves requests and commands; another process executes them. redis: carries live
-    streams between machines; default ROADWORTHY_REDIS, without it Postgres does.
+    looks and leaves requests and commands; another process executes them. On Postgres: redis
+    carries live streams between machines (default ROADWORTHY_REDIS, else Postgres does); engine
+    says how this process takes part in executing (default from the environment).
 
     Use as `with` or `async with`; no I/O happens before.
     """
@@ -72,6 +75,7 @@ class Runtime:
         on_change: OnChange = "continue",
         execute: bool = True,
         redis: str | None = None,
+        engine: EngineSettings | None = None,
     ) -> None:
         check_on_change("Runtime", on_change)
         self._settings = Settings.from_environment()
@@ -84,6 +88,11 @@ class Runtime:
         self._version, self._on_change = version, on_change
         self.execute = execute
         self._redis = redis or self._settings.redis
+        self.engine = engine or EngineSettings().adjusted(
+            lease=self._settings.lease,
+            concurrency=self._settings.concurrency,
+            drain=self._settings.drain,
+        )
         self._clock: Clock = clock or SystemClock()
         self._thread: LoopThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,6 +124,7 @@ class Runtime:
                 execute=self.execute,
                 redis=self._redis,
                 inline=self._settings.engine == "inline",
+                engine=self.engine,
             )
             for pattern in self._patterns:
                 self._opened.executor.register(pattern)
@@ -474,6 +484,11 @@ class Runtime:
     async def replay(self, run_id: str) -> Replayed:
         """Re-execute a recorded run with no model and no tool call; says where it would differ."""
         return await self._open.executor.replay(run_id)
+
+    @property
+    def crew(self) -> Keeper:
+        """Who executes runs: `drain` this process, `workers`, `ask_to_drain` one, `health`."""
+        return self._open.keeper
 
     @property
     def trouble(self) -> str | None:

@@ -1,10 +1,14 @@
 """Settings of the environment, in one table. Provider keys are read by the providers themselves.
 
-ROADWORTHY_URL     the store, default sqlite:///roadworthy.db
-ROADWORTHY_REDIS   redis://..., for live streams between machines; unset: by Postgres itself
-ROADWORTHY_ENGINE  inline: on Postgres too, one process executes everything; unset: all do
-ROADWORTHY_LOG     log level of the logger `roadworthy` (debug prints each turn); unset: quiet
-ROADWORTHY_BUSY    seconds a call waits for others' reservations before it is refused, default 5
+ROADWORTHY_URL   the store, default sqlite:///roadworthy.db
+ROADWORTHY_LOG   log level of the logger `roadworthy` (debug prints each turn); unset: quiet
+ROADWORTHY_BUSY  seconds a call waits for others' reservations before it is refused, default 5
+On Postgres, where the code does not say otherwise (`Runtime(redis=, engine=)`):
+ROADWORTHY_REDIS        redis://..., for live streams between machines; unset: Postgres itself
+ROADWORTHY_ENGINE       inline: one process executes everything, as on a file; unset: all do
+ROADWORTHY_LEASE        seconds after which a silent worker is dead, default 5
+ROADWORTHY_CONCURRENCY  runs that a worker executes at once, default 200
+ROADWORTHY_DRAIN        seconds that a worker's runs have when it is asked to end, default 30
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ class Settings:
     engine: str = ""
     log: str = ""
     busy_seconds: float = 5.0
+    lease: float | None = None
+    concurrency: int | None = None
+    drain: float | None = None
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -34,21 +41,30 @@ class Settings:
         log = os.environ.get("ROADWORTHY_LOG", "").lower()
         if log and log not in _LEVELS:
             raise ConfigurationError(f"ROADWORTHY_LOG={log!r}: use one of {', '.join(_LEVELS)}.")
-        busy = os.environ.get("ROADWORTHY_BUSY", "5")
-        try:
-            seconds = float(busy)
-        except ValueError as error:
-            raise ConfigurationError(f"ROADWORTHY_BUSY={busy!r}: use seconds, e.g. 5.") from error
         engine = os.environ.get("ROADWORTHY_ENGINE", "")
         if engine not in ("", "inline"):
             raise ConfigurationError(f"ROADWORTHY_ENGINE={engine!r}: use inline, or leave it out.")
+        busy, at_once = _number("ROADWORTHY_BUSY"), _number("ROADWORTHY_CONCURRENCY")
         return cls(
             url=os.environ.get("ROADWORTHY_URL", cls.url),
             redis=os.environ.get("ROADWORTHY_REDIS"),
             engine=engine,
             log=log,
-            busy_seconds=seconds,
+            busy_seconds=cls.busy_seconds if busy is None else busy,
+            lease=_number("ROADWORTHY_LEASE"),
+            concurrency=None if at_once is None else int(at_once),
+            drain=_number("ROADWORTHY_DRAIN"),
         )
+
+
+def _number(name: str) -> float | None:
+    """A number of the environment. Raises: ConfigurationError."""
+    said = os.environ.get(name)
+    try:
+        return None if said is None else float(said)
+    except ValueError as error:
+        what = "a number" if name.endswith("CONCURRENCY") else "seconds"
+        raise ConfigurationError(f"{name}={said!r}: use {what}, e.g. 5.") from error
 
 
 class _RunIds(logging.Filter):

@@ -5,12 +5,14 @@ Each check raises AssertionError with what it found. Invariant: reads only.
 
 from __future__ import annotations
 
-import sqlite3
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from sqlalchemy import select
 
 from roadworthy.events import (
     Delivered,
@@ -19,14 +21,24 @@ from roadworthy.events import (
     ModelReplied,
     RunEnded,
     RunEvent,
+    RunReopened,
+    SegmentStarted,
     ToolAttemptFailed,
     ToolFailed,
+    ToolIntended,
     ToolSucceeded,
 )
-from roadworthy.store import runs
+from roadworthy.store import runs, schema
+from roadworthy.store.database import Row, Statement
 from roadworthy.store.opening import open_database
+from tests.chaos.desk import RUNS
 from tests.chaos.world import World
 
+_R, _A = schema.reservation.c, schema.account.c
+_RESERVATIONS = Statement(
+    select(_R.state, _R.nanos, _R.tokens, _R.actual_nanos, _R.actual_tokens, _R.accounts)
+)
+_ACCOUNTS = Statement(select(_A.id, _A.scope, _A.unit, _A.cap, _A.settled, _A.assumed, _A.held))
 ONCE = ("put", "lossy", "flaky", "pay", "mail", "close_account")
 
 
@@ -37,21 +49,28 @@ class Audit:
     events: dict[str, list[RunEvent]]
     rows: Sequence[runs.RunRow]
     world: World
-    store: sqlite3.Connection
+    reservations: Sequence[Row]
+    accounts: Sequence[Row]
 
     @classmethod
     def open(cls, folder: Path) -> Audit:
         """Read everything."""
-        database = open_database(f"sqlite:///{folder}/store.db")
-        rows = database.read(lambda tx: runs.recent(tx, 1_000))
+        return cls.of(f"sqlite:///{folder}/store.db", World(folder / "world.db"))
+
+    @classmethod
+    def of(cls, url: str, world: World) -> Audit:
+        """Read everything of a store, beside what the world saw."""
+        database = open_database(url)
+        rows = database.read(lambda tx: runs.recent(tx, 100_000))
         events = {row.id: database.read(partial(runs.events, run_id=row.id)) for row in rows}
+        reservations = database.read(lambda tx: tx.rows(_RESERVATIONS))
+        accounts = database.read(lambda tx: tx.rows(_ACCOUNTS))
         database.close()
-        return cls(events, rows, World(folder / "world.db"), sqlite3.connect(folder / "store.db"))
+        return cls(events, rows, world, reservations, accounts)
 
     def close(self) -> None:
         """Close the files."""
         self.world.close()
-        self.store.close()
 
     def check(self) -> None:
         """Everything."""
@@ -60,16 +79,19 @@ class Audit:
         self.effects()
         self.calls()
         self.money()
+        self.turns()
 
     def ends(self) -> None:
-        """Every run ended once, with its whole answer delivered once."""
+        """Every run ended once, with its whole answer delivered once; parked ones once more."""
         for row in self.rows:
             events = self.events[row.id]
             ended = [e for e in events if isinstance(e, RunEnded)]
             delivered = [e for e in events if isinstance(e, Delivered)]
+            reopened = sum(isinstance(e, RunReopened) for e in events)
             assert row.status == "completed", (row, ended)
-            assert len(ended) == len(delivered) == 1, row
-            assert delivered[0].text.endswith(" done"), delivered
+            assert len(ended) == len(delivered) == 1 + reopened, row
+            assert {e.reason for e in ended[:-1]} <= {"poison"}, row
+            assert delivered[-1].text.endswith(" done"), delivered
             assert [e.seq for e in events] == list(range(len(events)))
 
     def steps(self) -> None:
@@ -89,9 +111,30 @@ class Audit:
         )
         assert effects == wanted, (effects - wanted, wanted - effects)
         assert max(wanted.values()) == 1
-        assert len(wanted) == 12
+        assert len(wanted) == 12 * len(self.rows) // len(RUNS)
         keys = Counter(d.key for d in self.world.effects)
         assert max(keys.values()) == 1, keys
+        tried = Counter(d.key for d in self.world.attempts)
+        intended = Counter(
+            event.idempotency_key
+            for events in self.events.values()
+            for event in events
+            if isinstance(event, ToolIntended)
+        )
+        assert all(tried[key] <= most for key, most in intended.items()), tried - intended
+
+    def turns(self) -> None:
+        """The runs of a conversation executed one after the other, in the order they were sent."""
+        chats: defaultdict[tuple[str, str], list[runs.RunRow]] = defaultdict(list)
+        for row in self.rows:
+            if row.conversation is not None:
+                chats[row.tenant, row.conversation].append(row)
+        for chat, of_chat in chats.items():
+            in_order = sorted(of_chat, key=lambda row: row.ordinal)
+            for before, after in itertools.pairwise(in_order):
+                ended = next(e.at for e in self.events[before.id] if isinstance(e, RunEnded))
+                began = next(e.at for e in self.events[after.id] if isinstance(e, SegmentStarted))
+                assert ended <= began, (chat, before, after)
 
     def calls(self) -> None:
         """A model is asked only under an intent, and every intent has exactly one end."""
@@ -108,18 +151,14 @@ class Audit:
         held: Counter[str] = Counter()
         settled: Counter[str] = Counter()
         assumed: Counter[str] = Counter()
-        query = (
-            "SELECT state, nanos, tokens, actual_nanos, actual_tokens, accounts FROM reservation"
-        )
-        for state, nanos, tokens, paid, used, accounts in self.store.execute(query):
+        for state, nanos, tokens, paid, used, accounts in self.reservations:
             for account in filter(None, accounts.split("\n")):
                 usd = account.endswith('"usd"]')
                 held[account] += (nanos if usd else tokens) if state == "held" else 0
                 charged = paid if usd else used
                 (assumed if state == "assumed" else settled)[account] += charged
         sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-        query = "SELECT id, scope, unit, cap, settled, assumed, held FROM account"
-        for id_, scope, unit, cap, paid, thought, holds in self.store.execute(query):
+        for id_, scope, unit, cap, paid, thought, holds in self.accounts:
             assert (paid, thought, holds) == (settled[id_], assumed[id_], held[id_]), id_
             assert holds == 0, id_
             assert paid + thought <= cap, id_

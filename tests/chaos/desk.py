@@ -28,7 +28,7 @@ from roadworthy.errors import ModelOutcomeUnknown, ModelUnavailable, NotApplied,
 from roadworthy.messages import ModelRequest, TokenUsage
 from roadworthy.testing import ScriptedModel
 from roadworthy.testing.scripted import Turn
-from tests.chaos.world import Deed, World
+from tests.chaos.world import Deed, Outside, World
 
 PRICE = Price(input="2.50", output=10)
 RUNS = ("mixed", "waits", "money", "failing", "asks", "chat-1", "chat-2")
@@ -76,7 +76,7 @@ class Hurry(SystemClock):
         await super().sleep(seconds / 40)
 
 
-def agent_for(world: World) -> Agent[None, str]:
+def agent_for(world: Outside) -> Agent[None, str]:
     """The agent of all runs; which script it follows stands in the user's words."""
 
     async def say(request: ModelRequest) -> Turn:
@@ -95,17 +95,17 @@ def agent_for(world: World) -> Agent[None, str]:
 
 
 def deed(run: RunContext[None], name: str, item: str) -> Deed:
-    return Deed(run.run_id, name, item, run.key)
+    return Deed(run.run_id, name, item, run.key, run.attempt)
 
 
-def tools_of(world: World) -> Iterator[Tool[None]]:
+def tools_of(world: Outside) -> Iterator[Tool[None]]:
     """Reads, writes under a key, irreversible calls that can and cannot be reconciled."""
     yield from reads(world)
     yield from writes(world)
     yield from irreversible(world)
 
 
-def reads(world: World) -> Iterator[Tool[None]]:
+def reads(world: Outside) -> Iterator[Tool[None]]:
     @tool(effect="read")
     def look(run: RunContext[None], item: str) -> str:
         """Look."""
@@ -121,7 +121,7 @@ def reads(world: World) -> Iterator[Tool[None]]:
     yield from (look, search)
 
 
-def writes(world: World) -> Iterator[Tool[None]]:
+def writes(world: Outside) -> Iterator[Tool[None]]:
     @tool(effect="write")
     async def put(run: RunContext[None], item: str) -> str:
         """Put."""
@@ -140,7 +140,7 @@ def writes(world: World) -> Iterator[Tool[None]]:
     yield from (put, lossy)
 
 
-def irreversible(world: World) -> Iterator[Tool[None]]:
+def irreversible(world: Outside) -> Iterator[Tool[None]]:
     @tool(retries=4)
     async def flaky(run: RunContext[None], item: str) -> str:
         """Surely do nothing twice, then act."""
@@ -150,7 +150,8 @@ def irreversible(world: World) -> Iterator[Tool[None]]:
         return f"{item} is done"
 
     async def paid(run: RunContext[None], item: str) -> Reconciled:
-        return ("applied", f"{item} is paid") if world.has(run.key) else "not_applied"
+        there = world.settle(run.key, run.attempt)
+        return ("applied", f"{item} is paid") if there else "not_applied"
 
     @tool(reconcile=paid)
     async def pay(run: RunContext[None], item: str) -> str:
@@ -206,10 +207,10 @@ async def _see_through(rt: Runtime, agent: Agent[None, str], world: World, run_i
         if result.question is not None:
             await rt.start(agent, "the red one", conversation="asks")
         for approval in result.waiting:
-            await _decide(rt, world, result, approval.id)
+            await decide(rt, world, result, approval.id)
 
 
-async def _decide(rt: Runtime, world: World, result: RunResult[str], approval_id: str) -> None:
+async def decide(rt: Runtime, world: Outside, result: RunResult[str], approval_id: str) -> None:
     """A person who looks first: what has happened is told as its result, else it may run."""
     approval = next(a for a in result.waiting if a.id == approval_id)
     happened = world.has_item(result.run_id, approval.tool, str(approval.arguments["item"]))

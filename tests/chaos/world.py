@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 _TABLES = """
 PRAGMA journal_mode=WAL;
@@ -18,6 +19,7 @@ CREATE TABLE IF NOT EXISTS effect
   (n INTEGER PRIMARY KEY, run TEXT, tool TEXT, item TEXT, key TEXT);
 CREATE TABLE IF NOT EXISTS attempt
   (n INTEGER PRIMARY KEY, run TEXT, tool TEXT, item TEXT, key TEXT);
+CREATE TABLE IF NOT EXISTS void (key TEXT, attempt INTEGER);
 CREATE TABLE IF NOT EXISTS asked (n INTEGER PRIMARY KEY, run TEXT, ordinal INTEGER);
 """
 
@@ -30,6 +32,32 @@ class Deed:
     tool: str
     item: str
     key: str
+    attempt: int = 1
+
+
+class Outside(Protocol):
+    """The world as tools and models reach it."""
+
+    def do(self, deed: Deed, *, honours_key: bool) -> None:
+        """An effect."""
+
+    def look(self, deed: Deed) -> None:
+        """A read."""
+
+    def ask(self, run: str, ordinal: int) -> None:
+        """A model is asked."""
+
+    def has(self, key: str) -> bool:
+        """Whether something took effect under this key."""
+        ...
+
+    def settle(self, key: str, attempt: int) -> bool:
+        """Whether this attempt took effect; if not, it never will."""
+        ...
+
+    def has_item(self, run: str, tool: str, item: str) -> bool:
+        """Whether a tool has taken effect on an item for a run."""
+        ...
 
 
 class World:
@@ -46,6 +74,9 @@ class World:
         """The effect; a tool that honours keys does one key once."""
         self._at("tool before")
         self._write("attempt", deed)
+        void = "SELECT 1 FROM void WHERE key = ? AND attempt >= ?"
+        if self._connection.execute(void, (deed.key, deed.attempt)).fetchone() is not None:
+            raise RuntimeError("This attempt was given up; it takes no effect any more.")
         if not (honours_key and self.has(deed.key)):
             self._write("effect", deed)
         self._at("tool after")
@@ -66,6 +97,12 @@ class World:
         """Whether something took effect under this key."""
         found = self._connection.execute("SELECT 1 FROM effect WHERE key = ?", (key,))
         return found.fetchone() is not None
+
+    def settle(self, key: str, attempt: int) -> bool:
+        """Whether this attempt took effect; if not, it never will, should its call come late."""
+        if not self.has(key):
+            self._connection.execute("INSERT INTO void VALUES (?, ?)", (key, attempt))
+        return self.has(key)
 
     def has_item(self, run: str, tool: str, item: str) -> bool:
         """Whether a tool has taken effect on an item for a run."""

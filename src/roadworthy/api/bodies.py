@@ -182,9 +182,16 @@ class Conversation(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the store can commit."""
+    """Whether the store can commit and runs are executed; on Postgres with the facts."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok", "alarm"] = "ok"
+    alarms: list[str] = []
+    workers: int | None = None
+    lag: float | None = Field(
+        default=None, description="Seconds that the oldest run waits for a worker"
+    )
+    waiting: int | None = None
+    executing: int | None = None
 
 
 def _part(item: str | FilePart) -> str | File:

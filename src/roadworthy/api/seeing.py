@@ -65,12 +65,22 @@ async def see_conversation(
 
 @routes.get("/health", tags=["health"])
 async def health(desk: AtDesk) -> Health:
-    """503 while the store cannot commit."""
+    """503 while the store cannot commit; who executes runs, and how far behind they are."""
     trouble = desk.rt.trouble
     if trouble is not None:
         mend = "Results in hand are kept and written once it can; nothing new is begun."
         raise ApiError(503, "store_unavailable", trouble, mend)
-    return Health()
+    found = await desk.rt.crew.health()
+    if found is None:
+        return Health()
+    return Health(
+        status="alarm" if found.alarms else "ok",
+        alarms=list(found.alarms),
+        workers=found.workers,
+        lag=max((queue.lag for queue in found.queues), default=0.0),
+        waiting=sum(queue.waiting for queue in found.queues),
+        executing=sum(queue.executing for queue in found.queues),
+    )
 
 
 def _shown(message: Message) -> dict[str, object]:

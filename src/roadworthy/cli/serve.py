@@ -24,9 +24,14 @@ def serve(
     target: Annotated[str, typer.Argument(metavar="FILE_OR_MODULE")],
     host: Annotated[str, typer.Option(help="The address to bind to.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free port.")] = 8080,
+    work: Annotated[  # noqa: FBT002 - an option
+        bool,
+        typer.Option("--work/--no-work", help="Also execute runs; else workers do (Postgres)."),
+    ] = True,
 ) -> None:
     """Serve a file's agents over HTTP, with a page to watch them. Ctrl+C ends it."""
     found = find(target)
+    found.rt.execute = work
     local = _is_loopback(host)
     served = create_app(found.rt, tuple(found.agents.values()), hosts=LOOPBACK if local else None)
     sock = _bound(host, port)

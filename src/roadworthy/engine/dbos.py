@@ -22,7 +22,7 @@ from dbos import DBOS, DBOSClient, EnqueueOptions, Serializer
 from dbos._error import DBOSException
 from dbos._serialization import DefaultSerializer
 from dbos._utils import INTERNAL_QUEUE_NAME
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from roadworthy.engine.health import SlowedQueues
@@ -96,6 +96,14 @@ class Bodies(Protocol):
         ...
 
 
+def _letting_go(url: str) -> str:
+    """A process that is stopped in the middle of a transaction lets go of its rows."""
+    parsed = make_url(url)
+    said = " ".join(value for value in [parsed.query.get("options", "")] if isinstance(value, str))
+    options = f"{said} -c idle_in_transaction_session_timeout=5s".strip()
+    return parsed.update_query_dict({"options": options}).render_as_string(hide_password=False)
+
+
 _here: list[Bodies] = []  # at most one: DBOS is one object per process
 
 
@@ -130,7 +138,7 @@ class Dispatch:
     """DBOS's queues in one database. Every call raises StoreUnavailable while that is silent."""
 
     def __init__(self, url: str, settings: EngineSettings) -> None:
-        self._url = url
+        self._url = url = _letting_go(url)
         self._settings = settings
         self._threads = ThreadPoolExecutor(2, "roadworthy-engine")
         self._database = create_engine(

@@ -169,6 +169,11 @@ class DbosEngine:
         """This worker's identity; a new one after a lost lease. None: it takes nothing."""
         return self._lease.id if self._lease else None
 
+    @property
+    def holds(self) -> bool:
+        """Whether this worker's lease runs for certain: nobody else has its jobs."""
+        return self._lease is not None and self._lease.left > 0
+
     async def schedule(self, name: str, cron: str, payload: str = "") -> None:
         """Call `on_tick` on some worker by cron (five fields, or six with seconds first; UTC).
 

@@ -6,11 +6,15 @@ names one segment of one run, and enqueueing it again is the same job.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
+from roadworthy.errors import ConfigurationError
+
 QueueName = Literal["turns", "children", "timers"]
+_LEAST_LEASE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,7 @@ class EngineSettings:
     """
 
     queues: tuple[Queue, ...] = (
-        Queue(name="turns", poll_seconds=0.05, partitioned=True),
+        Queue(name="turns", poll_seconds=0.05),
         Queue(name="children", poll_seconds=0.25),
         Queue(name="timers", poll_seconds=0.25),
     )
@@ -79,6 +83,38 @@ class EngineSettings:
     version: str = "1"  # the dispatch protocol: jobs run only on workers of the same
     threads: int = 16
     connections: int = 12  # DBOS's own; one more for the lease, two for enqueueing
+
+    def adjusted(
+        self,
+        *,
+        lease: float | None = None,
+        concurrency: int | None = None,
+        drain: float | None = None,
+        roles: Sequence[str] = (),
+    ) -> EngineSettings:
+        """With what is given instead: the beat follows the lease, a role is a queue's name.
+
+        Raises: ConfigurationError.
+        """
+        names = [queue.name for queue in self.queues]
+        if unknown := sorted({*roles} - {*names}):
+            raise ConfigurationError(f"No queue {unknown[0]!r}. There are: {', '.join(names)}.")
+        if (lease is not None and lease < _LEAST_LEASE) or (drain is not None and drain < 0):
+            raise ConfigurationError(
+                f"A lease has at least {_LEAST_LEASE:g} s, and a drain no less than none."
+            )
+        if concurrency is not None and concurrency < 1:
+            raise ConfigurationError("A worker executes at least one run at once.")
+        queues = [queue for queue in self.queues if not roles or queue.name in roles]
+        if concurrency is not None:
+            queues = [replace(queue, at_once=concurrency) for queue in queues]
+        return replace(
+            self,
+            queues=tuple(queues),
+            lease=self.lease if lease is None else lease,
+            beat=self.beat if lease is None else lease / 5,
+            drain=self.drain if drain is None else drain,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

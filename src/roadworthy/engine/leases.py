@@ -198,13 +198,17 @@ class Lease:
         self._renewed = self._clock.monotonic()
         await self._leases.take(self._holder)
 
+    @property
+    def left(self) -> float:
+        """Seconds for which nobody else can have seen it expired."""
+        return self._renewed + self._seconds - self._clock.monotonic()
+
     async def renew(self) -> Literal["held", "draining", "lost"]:
         """Extend it; lost also when nobody answered for as long as it lasted.
 
         Raises: StoreUnavailable: it runs still, perhaps the next attempt succeeds.
         """
-        asked = self._clock.monotonic()
-        left = self._renewed + self._seconds - asked
+        asked, left = self._clock.monotonic(), self.left
         if left <= 0:  # this process was stopped, or its loop blocked, or the database away
             return "lost"
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, LiteralString, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -29,6 +29,8 @@ CONNECT_SECONDS = 10
 READERS = 4  # a process; with the writer and the listener, fourteen processes fit 100 connections
 _MIGRATING = 727_315  # the advisory lock of a migration
 _ASK_SECONDS = 0.1
+# A process that is stopped in the middle of a transaction must let go of the rows others wait for.
+_IDLE: LiteralString = "SET idle_in_transaction_session_timeout = '5s'"
 _EPOCHS = Statement(
     select(schema.run.c.id, schema.run.c.epoch)
     .where(schema.run.c.id == any_(bindparam("ids", type_=postgresql.ARRAY(Text))))
@@ -87,6 +89,7 @@ class PostgresDatabase(Database):
                 connect_timeout=CONNECT_SECONDS,
                 application_name="roadworthy",
             )
+            connection.execute(_IDLE)
         self._open = [known for known in self._open if not known.closed]
         self._open.append(connection)
         return connection

