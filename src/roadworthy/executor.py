@@ -210,7 +210,7 @@ class Executor:
 
     def _claim(self, tx: Tx, run_id: str) -> tuple[int, int] | None:
         """(epoch, segment), or None: not executable now, or not by this process."""
-        if not self.knows(runs.get(tx, run_id).pattern) or run_id in self._unreadable:
+        if not self.knows(runs.hold(tx, run_id).pattern) or run_id in self._unreadable:
             return None
         in_turn = not waits.commands_for(tx, run_id)  # one that is only to stop need not queue
         return runs.claim(tx, run_id, self.house.holder, self.house.clock.now(), in_turn=in_turn)

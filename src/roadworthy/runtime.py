@@ -398,7 +398,7 @@ class Runtime:
         now = self._clock.now()
 
         def leave(tx: Tx) -> None:
-            if runs.get(tx, run_id).status in ("queued", "running", "waiting", "escalated"):
+            if runs.hold(tx, run_id).status in ("queued", "running", "waiting", "escalated"):
                 waits.add_command(tx, run_id, "cancel", by, now)
                 runs.wake(tx, run_id, now)
 

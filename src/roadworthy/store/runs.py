@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, bindparam, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, not_, or_, select, update
 
 from roadworthy.errors import IdempotencyConflict, UnknownRun
 from roadworthy.events import RunEvent
@@ -72,12 +72,13 @@ def _status(*these: str) -> ColumnElement[bool]:
 _COLUMNS = tuple(RunRow.__dataclass_fields__)
 _RUN = select(*(s.run.c[name] for name in _COLUMNS))
 _RUN_BY_ID = Statement(_RUN.where(s.run.c.id == _P("run_id")))
+_HOLD_RUN = Statement(_RUN.where(s.run.c.id == _P("run_id")).with_for_update())
 _RUN_BY_KEY = Statement(
     select(s.run.c.id, s.run.c.body_hash).where(
         s.run.c.tenant == _P("tenant"), s.run.c.idempotency_key == _P("key")
     )
 )
-_ADD_RUN = Statement(insert(s.run))
+_ADD_RUN = Statement(upsert(s.run).on_conflict_do_nothing())
 _TENANT = Statement(select(s.tenant.c.key).where(s.tenant.c.id == _P("tenant")))
 _ADD_TENANT = Statement(upsert(s.tenant).on_conflict_do_nothing())
 _ADD_DECLARATION = Statement(upsert(s.declaration).on_conflict_do_nothing())
@@ -87,7 +88,14 @@ _JOIN_CONVERSATION = Statement(
         index_elements=["tenant", "id"],
         set_={"next_ordinal": s.conversation.c.next_ordinal + 1},
     )
-    .returning(s.conversation.c.next_ordinal, s.conversation.c.active_run)
+    .returning(s.conversation.c.next_ordinal)
+)
+_HOLD_CONVERSATION = Statement(  # an upsert locks a row that is there, too
+    upsert(s.conversation)
+    .on_conflict_do_update(
+        index_elements=["tenant", "id"], set_={"next_ordinal": s.conversation.c.next_ordinal}
+    )
+    .returning(s.conversation.c.user)
 )
 _IS_CONVERSATION = and_(
     s.conversation.c.tenant == _P("tenant"), s.conversation.c.id == _P("conversation")
@@ -263,8 +271,27 @@ def id_by_key(tx: Tx, tenant: str, key: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
-    """Insert a run as queued; its conversation is made when it is new."""
+def hold_conversation(tx: Tx, tenant: str, conversation: str, user: str) -> str:
+    """Whose conversation it is, made when it is new. Nobody else adds to it until the commit.
+
+    A run is held before its conversation, never after: so no two units wait for each other.
+    """
+    row = tx.one(
+        _HOLD_CONVERSATION,
+        tenant=tenant,
+        id=conversation,
+        user=user,
+        active_run=None,
+        next_ordinal=0,
+    )
+    return user if row is None else row[0]
+
+
+def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> bool:
+    """Insert a run as queued; its conversation is made when it is new.
+
+    False: another process used its idempotency key just now.
+    """
     ordinal = 0
     if new.conversation is not None:
         joined = tx.one(
@@ -277,7 +304,7 @@ def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
         )
         ordinal = joined[0] if joined else 1
     tx.run(_ADD_DECLARATION, fingerprint=new.fingerprint, name=new.pattern, body=declared)
-    tx.run(
+    added = tx.run(
         _ADD_RUN,
         id=new.id,
         tenant=new.tenant,
@@ -299,6 +326,7 @@ def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
         input_tokens=0,
         output_tokens=0,
     )
+    return bool(added)
 
 
 def claim(
@@ -308,7 +336,7 @@ def claim(
 
     in_turn: wait for the conversation's earlier runs, and take it.
     """
-    row = get(tx, run_id)
+    row = hold(tx, run_id)
     if row.status not in OPEN:  # it must not take the conversation that others use now
         return None
     if row.conversation is not None and in_turn:
@@ -348,7 +376,7 @@ def set_status(
 
 
 def wake(tx: Tx, run_id: str, now: int) -> bool:
-    """Make a waiting run executable again. An ended one stays as it is."""
+    """Make a waiting run executable again. An ended one stays as it is. The caller holds it."""
     return bool(tx.run(_WAKE, run_id=run_id, now=now))
 
 
@@ -359,7 +387,19 @@ def reopen(tx: Tx, run_id: str, now: int) -> bool:
 
 def get(tx: Tx, run_id: str) -> RunRow:
     """One run. Raises: UnknownRun."""
-    row = tx.one(_RUN_BY_ID, run_id=run_id)
+    return _found(tx.one(_RUN_BY_ID, run_id=run_id), run_id)
+
+
+def hold(tx: Tx, run_id: str) -> RunRow:
+    """One run, which stays as it is until the commit of this transaction. Raises: UnknownRun.
+
+    What is decided on a run's status is decided after this: else, where several processes write,
+    it may go to wait just as its answer comes in, and nobody would wake it.
+    """
+    return _found(tx.one(_HOLD_RUN, run_id=run_id), run_id)
+
+
+def _found(row: Row | None, run_id: str) -> RunRow:
     if row is None:
         raise UnknownRun(f"No run {run_id!r} in this store. `roadworthy runs list` shows them.")
     return _run_row(row)
