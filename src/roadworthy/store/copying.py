@@ -18,7 +18,7 @@ from sqlalchemy import Table, bindparam, delete, func, insert, select, tuple_
 
 from roadworthy.errors import ConfigurationError, StoreUnavailable, StoreVersionError
 from roadworthy.store import migrations, schema
-from roadworthy.store.database import Database, Row, Statement, Tx
+from roadworthy.store.database import Database, Row, Statement, Tx, upsert
 from roadworthy.store.ownership import RENEW_SECONDS, Owner, holder_of, leave, take, this_process
 
 TABLES: Sequence[Table] = tuple(t for t in schema.metadata.sorted_tables if t.name != "owner")
@@ -28,7 +28,9 @@ _COPYING = "copy"  # the boot id of a lease that no process may take over
 _FOR_EVER = 2**62
 _CLEAR = {table.name: Statement(delete(table)) for table in TABLES}
 _COUNT = {table.name: Statement(select(func.count()).select_from(table)) for table in TABLES}
-_ADD = {table.name: Statement(insert(table)) for table in TABLES}
+_ADD = {  # a row that is there already is compared like all others
+    table.name: Statement(upsert(table).on_conflict_do_nothing()) for table in TABLES
+}
 _HOLD = Statement(insert(schema.owner))
 
 Tell = Callable[[str], None]
