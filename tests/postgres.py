@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -66,14 +65,13 @@ class Server:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def cut_off(self, url: str, but: LiteralString = "") -> int:
-        """End every connection to a database, but those of this application. How many."""
-        name = url.rpartition("/")[2].partition("?")[0]
+    def cut_off(self, url: str) -> int:
+        """End every connection to a database. How many."""
+        name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             cursor = connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = %s AND application_name <> %s",
-                (name, but),
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                (name,),
             )
             return cursor.rowcount
 

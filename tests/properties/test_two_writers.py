@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from roadworthy import Agent, Budget, Runtime, ToolCall, tool
-from roadworthy.budget import Held
+from roadworthy.budget import Held, Ledger
 from roadworthy.errors import RoadworthyError, RunError, UnknownApproval
 from roadworthy.run import Position, Unit
 from roadworthy.store import runs, waits
@@ -24,7 +24,7 @@ from roadworthy.store.database import Tx
 from roadworthy.store.journal import Journal
 from roadworthy.store.opening import open_database
 from roadworthy.testing import FakeClock, ScriptedModel
-from tests.properties.test_ledger import Bank, Ledger, bearer
+from tests.properties.test_ledger import Bank, bearer
 
 if TYPE_CHECKING:
     from tests.postgres import Server
@@ -51,7 +51,7 @@ async def writers(url: str, budgets: list[Budget]) -> AsyncIterator[list[Bank]]:
 async def test_two_writers_never_overspend_a_budget_they_share(postgres: Server) -> None:
     """200 reservations of 10 nano-dollars for a cap of 1,010, users in opposite order; then all
     that was held is settled from both sides at once."""
-    budgets = [Budget("tenant", "total", usd="0.00000101"), Budget("user", "day", tokens=1000)]
+    budgets = [Budget("user", "day", tokens=1000), Budget("tenant", "total", usd="0.00000101")]
     async with writers(postgres.fresh(), budgets) as banks, asyncio.timeout(30):
         places = [(n, w) for n in range(100) for w in (0, 1)]
 

@@ -48,8 +48,8 @@ def refund(order: str) -> str:
 
 
 def desk() -> Agent:
-    calls = [ToolCall("refund", {"order": "A-1"}), "Refunded, Zoë\x00."]
-    return Agent("desk", model=ScriptedModel(calls), tools=[refund])
+    model = ScriptedModel([ToolCall("refund", {"order": "A-1"}), "Refunded, Zoë\x00."])
+    return Agent("desk", model=model, tools=[refund])
 
 
 async def filled(store: str) -> tuple[str, str]:
