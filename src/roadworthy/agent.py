@@ -273,6 +273,11 @@ def _check_tools(agent: Agent[Any, Any]) -> None:
     seen: set[str] = set()
     declared: Sequence[object] = agent.tools  # unchecked callers may hand in plain functions
     for tool in declared:
+        if isinstance(tool, Agent):
+            raise DeclarationError(
+                f"Agent {agent.name!r}: agents as tools come with the patterns of a later release. "
+                f"Until then call {tool.name!r} by rt.run in a tool of your own."
+            )
         if not isinstance(tool, Tool):
             raise DeclarationError(
                 f"Agent {agent.name!r}: {_qualname(tool)} is no tool; put @tool above it."

@@ -56,6 +56,10 @@ class SegmentStarted(RunEvent, frozen=True, kw_only=True):
     epoch: int
 
 
+class SegmentLeft(RunEvent, frozen=True, kw_only=True):
+    """The process closed, or was drained, before the run came to an end or a wait."""
+
+
 class DeclarationChanged(RunEvent, frozen=True, kw_only=True):
     """The run goes on under a newer declaration than it started with."""
 

@@ -117,6 +117,7 @@ class Executor:
         self._desks: dict[str, Desk] = {}
         self._active: dict[str, Run] = {}
         self._unreadable: dict[str, StoreVersionError] = {}  # written by a newer release
+        self.holder: Callable[[], str] = lambda: house.holder  # what a claim is signed with
         self.arriving: set[str] = set()  # claimed by the commit that accepts them, not begun yet
 
     # --- declarations --------------------------------------------------------------------
@@ -127,6 +128,16 @@ class Executor:
         if known is not agent:
             self._agents[agent.name] = agent
             self._desks[agent.name] = self._desk(agent)
+
+    @property
+    def names(self) -> list[str]:
+        """The patterns whose runs can execute here."""
+        return list(self._agents)
+
+    @property
+    def active(self) -> frozenset[str]:
+        """The runs that execute here now."""
+        return frozenset(self._active)
 
     def knows(self, name: str) -> bool:
         """Whether runs of this pattern can execute here."""
@@ -168,16 +179,22 @@ class Executor:
         self._active[run.id] = run
         return run
 
-    async def execute(self, run_id: str) -> RunResult[Any] | None:
+    async def execute(self, run_id: str, job: int | None = None) -> RunResult[Any] | None:
         """One segment: what the run ended with or waits for. None: it must not execute here now.
+
+        job: the engine's number of it, where it has one.
 
         Raises: StoreError: it is left as it is.
         """
         try:
-            run = self._active.get(run_id) or await self._take(run_id)
+            run = self._active.get(run_id) or await self._take(run_id, job)
             if run is None:
                 return None
             return self.typed(await run.veil.reveal(await self._segment(run)), run.agent.name)
+        except asyncio.CancelledError:
+            if run_id in self._active:
+                self._active[run_id].leave()
+            raise
         except Fenced:
             log.warning("run %s was taken over", run_id, extra={"run": run_id})
         except StoreVersionError as error:
@@ -187,10 +204,10 @@ class Executor:
             self._active.pop(run_id, None)
         return None
 
-    async def _take(self, run_id: str) -> Run | None:
+    async def _take(self, run_id: str, job: int | None) -> Run | None:
         """Claim a recorded run, load it and open its next segment."""
         house = self.house
-        claimed = await house.journal.commit(Unit(apply=lambda tx: self._claim(tx, run_id)))
+        claimed = await house.journal.commit(Unit(apply=lambda tx: self._claim(tx, run_id, job)))
         if not isinstance(claimed, tuple):
             return None
         epoch, segment = claimed
@@ -208,12 +225,14 @@ class Executor:
         run.barred = poison(loaded.events)
         return run
 
-    def _claim(self, tx: Tx, run_id: str) -> tuple[int, int] | None:
+    def _claim(self, tx: Tx, run_id: str, job: int | None) -> tuple[int, int] | None:
         """(epoch, segment), or None: not executable now, or not by this process."""
-        if not self.knows(runs.hold(tx, run_id).pattern) or run_id in self._unreadable:
+        row = runs.hold(tx, run_id)
+        if not self.knows(row.pattern) or run_id in self._unreadable:
             return None
         in_turn = not waits.commands_for(tx, run_id)  # one that is only to stop need not queue
-        return runs.claim(tx, run_id, self.house.holder, self.house.clock.now(), in_turn=in_turn)
+        now = self.house.clock.now()
+        return runs.claim(tx, row, self.holder(), now, in_turn=in_turn, job=job)
 
     async def _segment(self, run: Run) -> RunResult[Any]:
         desk = self._desks[run.agent.name]
@@ -265,15 +284,18 @@ class Executor:
     async def obey(self, command_id: int, run_id: str, by: str) -> None:
         """Carry out a command for a run that executes here."""
         run, now = self._active.get(run_id), self.house.clock.now()
-        if run is not None:
-            run.cancel()
-            await self.house.journal.commit(  # not `record`: what the run waits for is its own
-                Unit(
-                    position=run.position,
-                    events=(CancelRequested(by=by),),
-                    apply=lambda tx: waits.do_command(tx, command_id, now),
-                )
-            )
+        if run is None:
+            return
+        run.cancel()
+        requested = Unit(
+            position=run.position,
+            events=(CancelRequested(by=by),),
+            apply=lambda tx: waits.do_command(tx, command_id, now),
+        )
+        try:
+            await self.house.journal.commit(requested)  # not `record`: its waits are its own
+        except Fenced:  # it was reopened, or taken over: who executes it next obeys
+            return
 
     def executes(self, run_id: str) -> bool:
         """Whether a run executes here now."""

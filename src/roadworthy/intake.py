@@ -114,7 +114,8 @@ class Intake:
             if not runs.add_run(tx, new, declared, now):
                 return Accepted(runs.known_run(tx, new) or run_id)
             tx.emit(started)
-            claimed = runs.claim(tx, run_id, self._house.holder, now) if claims else None
+            row = runs.get(tx, run_id) if claims else None
+            claimed = None if row is None else runs.claim(tx, row, self._house.holder, now)
             if claimed is None:
                 return Accepted(run_id)
             position.epoch, segment = claimed

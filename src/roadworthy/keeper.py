@@ -1,19 +1,23 @@
 """What a runtime does beside runs: hold the file's lease, hear other processes, mind deadlines.
 
-The runtime starts one per process. Invariant: only the lease holder executes runs; the others
-leave commands and rows that it finds within 50 ms.
+The runtime starts one per process: `FileKeeper` on a SQLite file, `cluster.ClusterKeeper` on
+Postgres. Invariant of a file: only the lease holder executes runs; the others leave commands and
+rows that it finds within 50 ms.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from roadworthy.engine.inline import InlineEngine
 from roadworthy.errors import StoreError
 from roadworthy.executor import Executor
 from roadworthy.run import Unit
-from roadworthy.store import runs, waits
+from roadworthy.store import jobs, runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.ownership import RENEW_SECONDS, leave, take, this_process
@@ -21,43 +25,125 @@ from roadworthy.tool_calls import forget_expired
 
 log = logging.getLogger("roadworthy.runtime")
 POLL_SECONDS = 0.05
+GLANCE_SECONDS = 0.1
 
 
-class Keeper:
-    """The housekeeping of one process."""
+class Keeper(ABC):
+    """The housekeeping of one process.
+
+    owner: runs execute in this process and in no other. glance: seconds after which a stream looks
+    into the journal for what happened elsewhere; None when everything happens here.
+    """
+
+    owner = False
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._house = executor.house
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def glance(self) -> float | None:
+        """See above."""
+        return None if self.owner else GLANCE_SECONDS
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds after which whoever waits for a result looks by itself."""
+        return self.glance
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Begin; what is unfinished goes on."""
+
+    @abstractmethod
+    async def close(self, grace: float) -> None:
+        """Let running segments finish within `grace` seconds, then stop."""
+
+    @abstractmethod
+    def wake(self, run_id: str) -> None:
+        """A run became executable: have it executed, here or elsewhere."""
+
+    @abstractmethod
+    async def hear(self) -> None:
+        """Carry out what was left for runs that execute here."""
+
+    def _start(self, *loops: Coroutine[Any, Any, None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._tasks += [loop.create_task(each) for each in loops]
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:  # none when opening failed: that error is the one to show
+            await asyncio.wait(self._tasks)
+
+    async def _every(self, seconds: float, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Real time: other processes count on it."""
+        while True:
+            await asyncio.sleep(seconds)  # noqa: TID251 - see above
+            try:
+                await work()
+            except StoreError as error:
+                log.warning("%s waits for the store: %s", what, error)
+            except Exception:  # border: housekeeping goes on, whatever one round met
+                log.exception("%s failed; it is tried again", what)
+
+    async def _expire(self) -> None:
+        """A wait whose deadline has passed is answered with its safe default: no."""
+        now = self._house.clock.now()
+        due = await self._house.read(lambda tx: waits.due(tx, now))
+        for wait_id in due:
+
+            def answer(tx: Tx, wait_id: str = wait_id) -> None:
+                wait = waits.by_id(tx, wait_id)
+                if wait is not None and wait.kind == "approval":
+                    row = runs.hold(tx, wait.run_id)
+                    seal = Seal(runs.tenant_key_of(tx, row.tenant))
+                    reply = {"decision": "reject", "by": "", "note": "Nobody decided in time."}
+                    waits.answer(tx, wait_id, reply, seal, now)
+                    runs.wake(tx, wait.run_id, now)
+
+            await self._house.journal.commit(Unit(apply=answer))
+
+
+class FileKeeper(Keeper):
+    """The housekeeping of a process on a SQLite file: its lease, or a guest's commands."""
 
     def __init__(self, executor: Executor, engine: InlineEngine, *, execute: bool = True) -> None:
         """execute: False never takes the lease: this process looks and leaves commands."""
-        self._executor = executor
-        self._house = executor.house
+        super().__init__(executor)
         self._engine = engine
         self._me = this_process(executor.house.holder)
-        self._tasks: list[asyncio.Task[None]] = []
         self._batches = self._foreign = -1
         self._doubt = False
         self._execute = execute
         self._refused: set[str] = set()  # runs whose pattern is not known here, said once
-        self.owner = False
 
     async def open(self) -> None:
         """Take the lease if it is free and start what is unfinished."""
         self._changed = self._house.database.watch()
         await self._renew()
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._keep()), loop.create_task(self._listen())]
+        self._start(
+            self._every(RENEW_SECONDS, "housekeeping", self._keep),
+            self._every(POLL_SECONDS, "listening", self._listen),
+        )
 
-    async def close(self) -> None:
-        """Stop, and give the lease up."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:  # none when opening failed: that error is the one to show
-            await asyncio.wait(self._tasks)
+    async def close(self, grace: float) -> None:
+        """Finish what runs, and give the lease up."""
+        await self._engine.close(grace)
+        await self._stop()
         if self.owner:
             await self._house.journal.commit(Unit(apply=lambda tx: leave(tx, self._me)))
 
+    def wake(self, run_id: str) -> None:
+        """The owner executes it; a guest's commit is heard by the owner."""
+        if self.owner:
+            self._engine.start(run_id)
+
     async def start_unfinished(self) -> None:
         """Hand every executable run to the engine."""
-        for run_id, pattern in await self._house.read(runs.unfinished):
+        for run_id, pattern in await self._house.read(jobs.unfinished):
             begun = run_id in self._engine.running or run_id in self._executor.arriving
             if begun:
                 continue
@@ -95,29 +181,15 @@ class Keeper:
             self.owner = False
 
     async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)  # noqa: TID251 - real: another process counts on it
-            try:
-                await self._renew()
-                if self.owner:
-                    await self._expire()
-                    await self.start_unfinished()  # also what was left while the store was full
-            except StoreError as error:
-                log.warning("the store is not kept just now: %s", error)
-            except Exception:  # border: housekeeping goes on, whatever one round met
-                log.exception("housekeeping failed; it is tried again")
+        await self._renew()
+        if self.owner:
+            await self._expire()
+            await self.start_unfinished()  # also what was left while the store was full
 
     async def _listen(self) -> None:
         """When another process committed, look what it left."""
-        while True:
-            await asyncio.sleep(POLL_SECONDS)  # noqa: TID251 - a poll of a file, not of run time
-            try:
-                if self._others_committed() and self.owner:
-                    await self.hear()
-            except StoreError as error:
-                log.warning("commands cannot be read: %s", error)
-            except Exception:  # border: as above
-                log.exception("what other processes left cannot be carried out; tried again")
+        if self._others_committed():
+            await self.hear()
 
     def _others_committed(self) -> bool:
         """The watch sees our own commits too; the writer's connection sees only those of others,
@@ -126,30 +198,16 @@ class Keeper:
         ours, told = journal.batches != self._batches, journal.foreign != self._foreign
         self._batches, self._foreign = journal.batches, journal.foreign
         self._doubt, before = ours and (changed or self._doubt), self._doubt
-        return told or (not ours and (changed or before))
+        only_others = self._house.database.hears_only_others
+        return told or (changed and only_others) or (not ours and (changed or before))
 
     async def hear(self) -> None:
         """Carry out what was left for runs of this process, and start what is executable."""
+        if not self.owner:
+            return
         for command_id, run_id, _, by in await self._house.read(waits.commands):
             if self._executor.executes(run_id):
                 await self._executor.obey(command_id, run_id, by)
             else:
                 self._engine.start(run_id)
         await self.start_unfinished()
-
-    async def _expire(self) -> None:
-        """A wait whose deadline has passed is answered with its safe default: no."""
-        now = self._house.clock.now()
-        due = await self._house.read(lambda tx: waits.due(tx, now))
-        for wait_id in due:
-
-            def answer(tx: Tx, wait_id: str = wait_id) -> None:
-                wait = waits.by_id(tx, wait_id)
-                if wait is not None and wait.kind == "approval":
-                    row = runs.hold(tx, wait.run_id)
-                    seal = Seal(runs.tenant_key_of(tx, row.tenant))
-                    reply = {"decision": "reject", "by": "", "note": "Nobody decided in time."}
-                    waits.answer(tx, wait_id, reply, seal, now)
-                    runs.wake(tx, wait.run_id, now)
-
-            await self._house.journal.commit(Unit(apply=answer))

@@ -14,17 +14,19 @@ from typing import Any, TypeAlias
 
 from roadworthy.events import LiveEvent, RunEvent, StreamEvent
 from roadworthy.result import RunResult
+from roadworthy.store.hot import Hot
 
 log = logging.getLogger("roadworthy.runtime")
 _MOST_BEHIND = 10_000
 Told: TypeAlias = RunResult[Any] | Exception | None
-Shown: TypeAlias = StreamEvent | Exception
+Shown: TypeAlias = StreamEvent | Exception | None
 
 
 class Live:
     """Fan-out by run id. Used on one event loop only."""
 
     def __init__(self, hook: Callable[[StreamEvent], None] | None = None) -> None:
+        self.hot: Hot | None = None  # to and from other processes
         self._watchers: defaultdict[str, list[asyncio.Queue[Shown]]] = defaultdict(list)
         self._expecting: defaultdict[str, list[asyncio.Queue[Told]]] = defaultdict(list)
         self._hook = hook
@@ -33,6 +35,8 @@ class Live:
         """A queue that gets what is published from now on."""
         queue: asyncio.Queue[Shown] = asyncio.Queue(_MOST_BEHIND)
         self._watchers[run_id].append(queue)
+        if self.hot is not None:
+            self.hot.watch(run_id)
         return queue
 
     def leave(self, run_id: str, queue: asyncio.Queue[Shown]) -> None:
@@ -40,6 +44,8 @@ class Live:
         self._watchers[run_id].remove(queue)
         if not self._watchers[run_id]:
             del self._watchers[run_id]
+            if self.hot is not None:
+                self.hot.leave(run_id)
 
     def expect(self, run_id: str) -> asyncio.Queue[Told]:
         """A queue that gets what each segment of the run in this process comes to."""
@@ -69,19 +75,33 @@ class Live:
             del self._expecting[run_id]
 
     def watched(self, run_id: str) -> bool:
-        """Whether anybody streams this run."""
-        return run_id in self._watchers
+        """Whether anybody streams this run, here or elsewhere."""
+        return run_id in self._watchers or (self.hot is not None and self.hot.wanted(run_id))
+
+    @property
+    def expected(self) -> frozenset[str]:
+        """The runs that somebody here waits for."""
+        return frozenset(self._expecting)
 
     def followed(self, run_id: str) -> bool:
         """Whether an event of this run reaches anybody: a stream, or the hook of all runs."""
-        return self._hook is not None or run_id in self._watchers
+        return self._hook is not None or self.watched(run_id)
 
     def publish(self, run_id: str, event: LiveEvent | RunEvent) -> None:
         """Show an event. A watcher too far behind loses it and re-reads the journal."""
         if self._hook is not None:
             self._tell(event)
+        self._show(run_id, event)
+        if self.hot is not None and self.hot.wanted(run_id):
+            self.hot.tell(run_id, event)
+
+    def heard(self, run_id: str, event: LiveEvent | None) -> None:
+        """What another process shows of a run that is watched here; None: look into the journal."""
+        self._show(run_id, event)
+
+    def _show(self, run_id: str, event: Shown) -> None:
         for queue in self._watchers.get(run_id, ()):
-            if queue.full() and isinstance(event, RunEvent):
+            if queue.full() and (event is None or isinstance(event, RunEvent)):
                 queue.get_nowait()  # facts have room always: the gap is seen, an end never missed
             if not queue.full():
                 queue.put_nowait(event)

@@ -16,11 +16,12 @@ import msgspec
 from roadworthy.budget import Ledger
 from roadworthy.clock import Clock
 from roadworthy.engine.inline import InlineEngine
+from roadworthy.engine.jobs import EngineSettings
 from roadworthy.errors import StoreUnavailable
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
 from roadworthy.executor import Executor, House
 from roadworthy.intake import Intake, Request
-from roadworthy.keeper import Keeper
+from roadworthy.keeper import FileKeeper, Keeper
 from roadworthy.limits import Budget
 from roadworthy.live import Live, Shown, Told
 from roadworthy.models.catalog import Catalog
@@ -28,8 +29,10 @@ from roadworthy.privacy import Privacy
 from roadworthy.result import RunResult
 from roadworthy.store import runs
 from roadworthy.store.database import Database, Tx
+from roadworthy.store.hot import Hot, PostgresHot, RedisHot
 from roadworthy.store.journal import Journal
 from roadworthy.store.runs import RunRow
+from roadworthy.store.sqlite import SqliteDatabase
 from roadworthy.tools.execution import ToolThreads
 from roadworthy.trace import plain_event
 
@@ -52,6 +55,9 @@ class Opened:
         on_event: Callable[[StreamEvent], None] | None,
         privacy: Privacy | None = None,
         execute: bool = True,
+        engine_settings: EngineSettings | None = None,
+        redis: str | None = None,
+        inline: bool = False,
     ) -> None:
         self.clock = clock
         self.live = Live(on_event)
@@ -69,8 +75,13 @@ class Opened:
         )
         self.journal.on_trouble = self._say_trouble_soon
         self.executor = Executor(self.house)
-        self.engine = InlineEngine(self._execute)
-        self.keeper = Keeper(self.executor, self.engine, execute=execute)
+        self.keeper: Keeper
+        if inline or isinstance(database, SqliteDatabase):
+            engine = InlineEngine(self._execute)
+            self.keeper = FileKeeper(self.executor, engine, execute=execute)
+        else:
+            self.live.hot = self._hot(database.url, redis)
+            self.keeper = self._cluster(engine_settings or EngineSettings(), work=execute)
         self.intake = Intake(self.executor)
 
     async def check(self, request: Request) -> None:
@@ -84,19 +95,36 @@ class Opened:
         if not catalog.is_checked(wanted, tenant):
             await asyncio.to_thread(catalog.check, wanted, tenant)
 
-    async def close(self) -> None:
-        await self.engine.close(grace=5.0)
-        await self.keeper.close()
+    def _cluster(self, settings: EngineSettings, *, work: bool) -> Keeper:
+        from roadworthy.cluster import ClusterKeeper  # noqa: PLC0415 - an extra, 0.5 s to import
+
+        return ClusterKeeper(self.executor, self.live, self._execute, work=work, settings=settings)
+
+    def _hot(self, url: str, redis: str | None) -> Hot:
+        return RedisHot(redis, self.live.heard) if redis else PostgresHot(url, self.live.heard)
+
+    async def open(self) -> None:
+        """Begin; what is unfinished goes on."""
+        if self.live.hot is not None:
+            await self.live.hot.open()
+        await self.keeper.open()
+
+    async def close(self, grace: float) -> None:
+        """Let running segments finish within `grace` seconds; what does not goes on elsewhere."""
+        await self.keeper.close(grace)
+        if self.live.hot is not None:
+            await self.live.hot.close()
         await self.journal.close()
         self.threads.close()
         await self.house.catalog.close()
 
-    async def _execute(self, run_id: str) -> None:
+    async def _execute(self, run_id: str, job: int | None = None) -> bool:
+        """Whether it did execute here."""
         following: str | None = None
         result: RunResult[Any] | None = None
         left: Exception | None = None
         try:
-            result = await self.executor.execute(run_id)
+            result = await self.executor.execute(run_id, job)
             if result is not None and (result.conversation is not None or not result.over):
                 following = await self.house.read(lambda tx: _following(tx, run_id))
         except Exception as error:
@@ -105,7 +133,8 @@ class Opened:
         finally:
             self.live.tell(run_id, None if following == run_id else left or result)
         if following is not None:
-            self.engine.start(following)
+            self.keeper.wake(following)
+        return result is not None
 
     async def shown(self, event: StreamEvent, row: RunRow) -> StreamEvent:
         """An event as users see it: what they are told in clear text, outputs typed."""
@@ -149,7 +178,7 @@ class Opened:
     async def until(self, told: asyncio.Queue[Told]) -> Told:
         """What is told next; None after a moment when another process executes the run."""
         try:
-            async with asyncio.timeout(None if self.keeper.owner else 0.1):
+            async with asyncio.timeout(self.keeper.patience):
                 return await told.get()
         except TimeoutError:
             return None
@@ -158,10 +187,12 @@ class Opened:
         """Live events after a position; ends where the journal must be read again."""
         while True:
             try:
-                async with asyncio.timeout(None if self.keeper.owner else 0.1):
+                async with asyncio.timeout(self.keeper.glance):
                     event = await queue.get()
             except TimeoutError:
                 return  # another process executes it: poll
+            if event is None:
+                return  # there is news of another process in the journal
             if isinstance(event, Exception):
                 raise event
             if isinstance(event, RunEvent):

@@ -26,6 +26,7 @@ from roadworthy.events import (
     RunReopened,
     RunStarted,
     RunWaiting,
+    SegmentLeft,
     SegmentStarted,
 )
 from roadworthy.limits import Limits
@@ -176,6 +177,8 @@ def _deaths(events: Sequence[RunEvent]) -> int:
             deaths += 1
         elif event.outcome or isinstance(event, RunWaiting | RunEnded | RunReopened):
             break
+        elif isinstance(event, SegmentLeft):
+            deaths -= 1  # its segment was closed, not killed
     return deaths
 
 

@@ -85,6 +85,8 @@ class ModelTries:
             if event.gave_up:
                 self.gone[event.model] += 1
                 self.used[event.model] = 0
+            elif event.retry_at is None and event.code != "crashed":
+                self.used[event.model] -= 1  # a process that closed interrupted it
 
     def left(self, model: str, most: int) -> int:
         """How many of `most` attempts the chain's next model has. Ask in the chain's order: a

@@ -22,6 +22,7 @@ from roadworthy.events import (
     ModelIntended,
     Noted,
     RunEvent,
+    SegmentLeft,
     TextDelta,
     TextReplaced,
     ToolAttemptFailed,
@@ -314,6 +315,13 @@ class Run:
         result = await self._journal.commit(unit)
         await self.flushed()
         return result
+
+    def leave(self) -> None:
+        """The process closes: the next one is told that nobody died. Not waited for."""
+        if self.differences is None:
+            left: Unit[Any] = Unit(position=self.position, events=(SegmentLeft(),))
+            future = self._journal.post(left)
+            future.add_done_callback(asyncio.Future.exception)  # whoever took over knows better
 
     async def value(self, key: str, read: Callable[[], object]) -> Any:  # noqa: ANN401 - JSON
         """Something variable (time, an instruction function), read once and recorded."""

@@ -37,18 +37,21 @@ from roadworthy.transcript import transcript
 T = TypeVar("T")
 Deps = TypeVar("Deps")
 Output = TypeVar("Output")
+CLOSE_SECONDS = 5.0  # what executes gets so long; the rest goes on elsewhere or later
 
 
 class Runtime:
     """Opens a store and runs patterns on it.
 
-    url: `sqlite:///file.db`; default from ROADWORTHY_URL. patterns: what this process can execute
-    and resume. tiers: name -> models in order of preference. prices: model name -> Price, for
-    models the price table does not know. budgets: bounds over many runs. providers: options by
-    provider or model name. on_event: called with every event of every run here, read-only.
-    privacy: keeps personal data out of the store and away from models (`roadworthy.privacy`);
-    what is recorded, and so what on_event is told, then holds tokens. execute: False only looks
-    and leaves requests and commands; another process executes them.
+    url: `sqlite:///file.db`, or `postgresql://...` for many processes; default ROADWORTHY_URL.
+    patterns: what this process can execute and resume. tiers: name -> models in order of
+    preference. prices: model name -> Price, for models the price table does not know. budgets:
+    bounds over many runs. providers: options by provider or model name. on_event: called with
+    every event of every run here, read-only. privacy: keeps personal data out of the store and
+    away from models (`roadworthy.privacy`); what is recorded, and so what on_event is told, then
+    holds tokens. execute: False only looks and leaves requests and commands; another process
+    executes them. redis: carries live streams between machines; default ROADWORTHY_REDIS, without
+    it Postgres does.
 
     Use as `with` or `async with`; no I/O happens before.
     """
@@ -66,6 +69,7 @@ class Runtime:
         clock: Clock | None = None,
         privacy: Privacy | None = None,
         execute: bool = True,
+        redis: str | None = None,
     ) -> None:
         self._settings = Settings.from_environment()
         self._database = open_database(url or self._settings.url)
@@ -75,6 +79,7 @@ class Runtime:
         self._on_event = on_event
         self._privacy = privacy
         self.execute = execute
+        self._redis = redis or self._settings.redis
         self._clock: Clock = clock or SystemClock()
         self._thread: LoopThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -102,10 +107,12 @@ class Runtime:
                 on_event=self._on_event,
                 privacy=self._privacy,
                 execute=self.execute,
+                redis=self._redis,
+                inline=self._settings.engine == "inline",
             )
             for pattern in self._patterns:
                 self._opened.executor.register(pattern)
-            await self._opened.keeper.open()
+            await self._opened.open()
         except BaseException:
             await self.__aexit__()
             raise
@@ -115,7 +122,7 @@ class Runtime:
         """Let running segments finish their step, then close. Runs go on at the next opening."""
         opened, self._opened = self._opened, None
         if opened is not None:
-            await opened.close()
+            await opened.close(CLOSE_SECONDS)
         await asyncio.to_thread(self._database.close)
 
     def __enter__(self) -> Runtime:
@@ -272,10 +279,8 @@ class Runtime:
         opened = self._open
         opened.executor.register(request.pattern)
         await opened.check(request)
-        mine = opened.keeper.owner
-        accepted = await opened.intake.accept(request, mine=mine)
-        if mine:
-            opened.engine.start(accepted.run_id)
+        accepted = await opened.intake.accept(request, mine=opened.keeper.owner)
+        opened.keeper.wake(accepted.run_id)
         return accepted
 
     async def stream(
@@ -385,8 +390,7 @@ class Runtime:
         if arguments is not None:
             answer["arguments"] = dict(arguments)
         await opened.intake.answer(wait.id, wait.run_id, answer)
-        if opened.keeper.owner:
-            opened.engine.start(wait.run_id)
+        opened.keeper.wake(wait.run_id)
 
     async def cancel(self, run_id: str, *, by: str = "") -> None:
         """Ask a run to stop: reads and model calls are interrupted, effects are not.
@@ -403,8 +407,7 @@ class Runtime:
                 runs.wake(tx, run_id, now)
 
         await opened.journal.commit(Unit(apply=leave))
-        if opened.keeper.owner:
-            await opened.keeper.hear()
+        await opened.keeper.hear()
 
     async def resume(self, run_id: str, *, limits: Limits | None = None) -> None:
         """Go on with a run that ended partial, or that a limit or budget stopped. What it did is
@@ -417,8 +420,7 @@ class Runtime:
         if opened.keeper.owner:
             opened.executor.agent((await self.find(run_id)).pattern)
         await opened.intake.reopen(run_id, limits)
-        if opened.keeper.owner:
-            opened.engine.start(run_id)
+        opened.keeper.wake(run_id)
 
     async def history(self, conversation: str, *, user: User | str | None = None) -> list[Message]:
         """All messages of a conversation, oldest first.

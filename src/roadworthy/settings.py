@@ -1,8 +1,10 @@
 """Settings of the environment, in one table. Provider keys are read by the providers themselves.
 
-ROADWORTHY_URL   the store, default sqlite:///roadworthy.db
-ROADWORTHY_LOG   log level of the logger `roadworthy` (debug prints each turn); unset: quiet
-ROADWORTHY_BUSY  seconds a call waits for others' reservations before it is refused, default 5
+ROADWORTHY_URL     the store, default sqlite:///roadworthy.db
+ROADWORTHY_REDIS   redis://..., for live streams between machines; unset: by Postgres itself
+ROADWORTHY_ENGINE  inline: on Postgres too, one process executes everything; unset: all do
+ROADWORTHY_LOG     log level of the logger `roadworthy` (debug prints each turn); unset: quiet
+ROADWORTHY_BUSY    seconds a call waits for others' reservations before it is refused, default 5
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ class Settings:
     """What the environment says. `.env` files are not read, nothing is sent anywhere."""
 
     url: str = "sqlite:///roadworthy.db"
+    redis: str | None = None
+    engine: str = ""
     log: str = ""
     busy_seconds: float = 5.0
 
@@ -35,7 +39,16 @@ class Settings:
             seconds = float(busy)
         except ValueError as error:
             raise ConfigurationError(f"ROADWORTHY_BUSY={busy!r}: use seconds, e.g. 5.") from error
-        return cls(url=os.environ.get("ROADWORTHY_URL", cls.url), log=log, busy_seconds=seconds)
+        engine = os.environ.get("ROADWORTHY_ENGINE", "")
+        if engine not in ("", "inline"):
+            raise ConfigurationError(f"ROADWORTHY_ENGINE={engine!r}: use inline, or leave it out.")
+        return cls(
+            url=os.environ.get("ROADWORTHY_URL", cls.url),
+            redis=os.environ.get("ROADWORTHY_REDIS"),
+            engine=engine,
+            log=log,
+            busy_seconds=seconds,
+        )
 
 
 class _RunIds(logging.Filter):

@@ -6,6 +6,7 @@ result, so any provider accepts the conversation, however the run ended.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from roadworthy.messages import File, Message, Part, Text, ToolResult
 _MARK = "runtime"
 _BRACKETS = (
     "\\[\uff3b\u3010\u3014\u3016\u3018\u301a\u27e6\u2772\u2045\u298b\ufe47\ufe5d\u300c\uff62"
+    "\u2768\u276a\ufd3e\u2308\u23a1"
 )
 _OPENING = re.compile(rf"[{_BRACKETS}](?![{_BRACKETS}\d\"',{{}}\]])")  # the rest: JSON, quickly
 # Where a line begins, for a model: after a break, and in JSON or code after a quote or an escape.
@@ -35,7 +37,7 @@ _UNSEEN = ("Cf", "Cc", "Mn", "Me", "Mc", "Zs")
 _ALIKE = {  # letters of other scripts that look like those of the mark
     alike: letter
     for letter, others in {
-        "r": "\u0433\u1d26\u0280\uab47\uab48",
+        "r": "\u0433\u1d26\u0280\uab47\uab48\u2c85\uab81",
         "u": "\u03c5\u057d\u1d1c\u028b\u0446",
         "n": "\u043f\u0578\u057c\u0274\u03b7\u0438",
         "t": "\u0442\u03c4\u1d1b",
@@ -62,7 +64,7 @@ def as_told(message: Message) -> Message:
     """
     if message.by_runtime or message.role == "assistant":
         return message
-    parts = tuple(_plain_spoken(part) for part in message.parts)
+    parts = _together(tuple(_plain_spoken(part) for part in message.parts))
     changed = any(new is not old for new, old in zip(parts, message.parts, strict=True))
     return replace(message, parts=parts) if changed else message
 
@@ -96,6 +98,22 @@ def _plain_spoken(part: Part) -> Part:
     return replace(part, text=text) if isinstance(part, Text) else replace(part, content=text)
 
 
+def _together(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Texts side by side may reach the model as one: judged as one, too."""
+    found: list[Part] = []
+    for together, group in itertools.groupby(parts, lambda part: isinstance(part, Text)):
+        texts = [*group]
+        if together and len(texts) > 1:
+            said = [part.text for part in texts if isinstance(part, Text)]
+            rest = _OPENING.sub(_unbracketed, "".join(said))  # of the same length
+            for place, text in enumerate(said):
+                if rest[: len(text)] != text:
+                    texts[place] = replace(texts[place], text=rest[: len(text)])
+                rest = rest[len(text) :]
+        found += texts
+    return tuple(found)
+
+
 def _unbracketed(bracket: re.Match[str]) -> str:
     text, at = bracket.string, bracket.start()
     return "(" if _spells_mark(text, at + 1) and _begins_line(text, at) else bracket[0]
@@ -121,7 +139,7 @@ def _spells_mark(text: str, at: int) -> bool:
                 return not char.isalnum()
             if _ALIKE.get(char, char) == _MARK[matched]:
                 matched += 1
-            elif not (char in " *_~`" or unicodedata.category(char) in _UNSEEN):
+            elif not (char in " *_~`\u02bc" or unicodedata.category(char) in _UNSEEN):
                 return False
     return matched == len(_MARK)
 

@@ -184,7 +184,9 @@ async def test_what_comes_in_as_a_run_goes_to_wait_wakes_it(postgres: Server, ho
             id="w", run_id=run_id, key="k", kind="approval", tool="t", asks="operator", detail={},
             arguments_hash="", expires=None, answered_at=None, answer=None,
         )  # fmt: skip
-        claimed = await journal.commit(Unit(apply=lambda tx: runs.claim(tx, run_id, "me", 1)))
+        claimed = await journal.commit(
+            Unit(apply=lambda tx: runs.claim(tx, runs.hold(tx, run_id), "me", 1))
+        )
         await journal.commit(Unit(apply=lambda tx: waits.add(tx, waiting, seal, 1)))
         assert isinstance(claimed, tuple)
         going = Suspending(postgres, url, run_id)

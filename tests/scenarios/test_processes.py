@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from roadworthy import Agent, RunEvent, Runtime, ToolCall, tool
+from roadworthy import Agent, Limits, RunEvent, Runtime, ToolCall, tool
 from roadworthy.errors import PatternUnknown
-from roadworthy.events import RunEnded
+from roadworthy.events import RunEnded, SegmentLeft
 from roadworthy.messages import ModelRequest
 from roadworthy.store.opening import open_database
 from roadworthy.testing import ScriptedModel
@@ -282,6 +282,32 @@ async def test_a_guest_is_told_that_the_owner_does_not_know_its_agent(
         Runtime(url(tmp_path)) as guest,
     ):
         assert (await guest.run(strange, "x", key="k")).text == "Done."
+
+
+async def test_a_slow_run_survives_any_number_of_deployments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each closes the process in the middle of a model call: nobody died, no attempt is used up."""
+    monkeypatch.setattr("roadworthy.runtime.CLOSE_SECONDS", 0.0)
+    asked = asyncio.Event()
+
+    async def slow(_: ModelRequest) -> str:
+        asked.set()
+        if deployment < 6:
+            await asyncio.Event().wait()
+        return "Done."
+
+    desk = Agent("desk", model=ScriptedModel(slow), limits=Limits(usd=None))
+    run_id = ""
+    for deployment in range(7):
+        asked.clear()
+        async with Runtime(url(tmp_path), patterns=[desk]) as rt:
+            run_id = run_id or await rt.start(desk, "x")
+            await asked.wait()
+            if deployment == 6:
+                result = await rt.result(run_id)
+                left = await of_kind(rt, run_id, SegmentLeft)
+    assert (result.status, result.text, len(left)) == ("completed", "Done.", 6)
 
 
 async def test_who_only_looks_executes_nothing(tmp_path: Path) -> None:

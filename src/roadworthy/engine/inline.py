@@ -18,7 +18,7 @@ log = logging.getLogger("roadworthy.engine")
 class InlineEngine:
     """Executes runs by calling `execute(run_id)`, at most `most` at once."""
 
-    def __init__(self, execute: Callable[[str], Awaitable[None]], most: int = 1_000) -> None:
+    def __init__(self, execute: Callable[[str], Awaitable[object]], most: int = 1_000) -> None:
         self._execute = execute
         self._slots = asyncio.Semaphore(most)
         self._tasks: dict[str, asyncio.Task[None]] = {}

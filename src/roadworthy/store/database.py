@@ -53,7 +53,7 @@ class Statement:
         names = list(getattr(compiled, "positiontup", None) or ())
         binds = getattr(compiled, "binds", {})
         constants = {n: v for n, v in compiled.params.items() if not binds[n].required}
-        tables = {t.name for t in find_tables(self.clause, include_joins=True, include_crud=False)}
+        tables = {t.name for t in find_tables(self.clause, include_joins=True, include_crud=True)}
         changed = getattr(self.clause, "table", None)
         tells = isinstance(self.clause, UpdateBase) and getattr(changed, "name", "") in _TOLD
         return Form(str(compiled), constants, _arranger(names), bool(tables & _ADDED), tells)
@@ -109,7 +109,7 @@ class Tx:
     def forget(self) -> None:
         """Drop what was added: the transaction was undone."""
         self._added.clear()
-        self.told = self._in_line = False
+        self._in_line = False
 
     def line_up(self) -> None:
         """Be the only one past this point until the commit.
@@ -152,6 +152,7 @@ class Database(ABC):
     dialect: Any
     engine: ClassVar[str]  # SQLAlchemy's name of it, for migrations
     errors: ClassVar[tuple[type[Exception], ...]]  # what the driver raises
+    hears_only_others: ClassVar[bool] = False  # whether `watch` leaves our own commits out
     unit_errors: ClassVar[
         tuple[type[Exception], ...]
     ]  # those of them that are one unit's own fault

@@ -93,7 +93,9 @@ class Journal:
             future.set_exception(StoreUnavailable("The runtime is closed."))
         else:
             self._posted.append(_Entry(unit, future))
-            if len(self._posted) == 1:  # waking the writer costs more than many units
+            if unit.must:  # an outcome in hand: nothing that blocks the loop may delay it
+                self._hand_over()
+            elif len(self._posted) == 1:  # waking the writer costs more than many units
                 self._loop.call_soon(self._hand_over)
         return future
 
@@ -121,19 +123,27 @@ class Journal:
         while not (ended and not kept):
             entries = kept
             ended = self._gather(entries) or ended
-            kept = self._commit(entries) if entries else []
+            try:
+                kept = self._commit(entries) if entries else []
+            except Exception as error:  # border: a bug of ours must not end the writer
+                log.exception("the writer met a bug; its batch is given up")
+                self._undo([])
+                kept = []
+                self._answer([_fail(e, StoreUnavailable(f"A bug: {error}")) for e in entries])
             if ended and kept:  # the process is ending and the store is still in trouble
                 self._answer([_fail(e, StoreUnavailable(self.trouble or "")) for e in kept])
                 return
 
     def _gather(self, entries: list[_Entry]) -> bool:
         """Take what is queued; wait only when there is nothing to do. True: close was asked."""
+        taken = 0
         with contextlib.suppress(queue.Empty):
-            while len(entries) < _MOST_UNITS:
+            while taken < _MOST_UNITS:
                 posted = self._queue.get(block=not entries)
                 if posted is None:
                     return True
                 entries += posted
+                taken += len(posted)
         return False
 
     def _commit(self, entries: list[_Entry]) -> list[_Entry]:
@@ -180,16 +190,23 @@ class Journal:
                 self._apply_alone(entry)
             else:
                 self._apply(entry)
-        try:
-            tx.flush()
-        except database.unit_errors as error:
-            raise _Blemish from error  # one of them added what cannot be written
+        self._write_added(careful=careful)
         try:
             database.commit(tx)
         except database.errors as error:
             if not self._did_commit(error):
                 raise
         tx.told = False
+
+    def _write_added(self, *, careful: bool) -> None:
+        """Raises: _Blemish: a unit's row does not go in; which one is found out carefully."""
+        try:
+            self._tx.flush()
+        except Exception as error:  # border: as for a unit
+            driver = isinstance(error, self._database.errors)
+            if careful or (driver and not isinstance(error, self._database.unit_errors)):
+                raise
+            raise _Blemish from error
 
     def _did_commit(self, error: Exception) -> bool:
         """What became of a COMMIT that failed. Nothing else happens until it is known."""
@@ -240,7 +257,8 @@ class Journal:
             self._forget()
             if unit.position is not None and place is not None:
                 unit.position.next_seq = place
-            _fail(entry, self._database.translated(error) if driver else _named(error))
+            refused = self._database.translated(error) if driver else None
+            _fail(entry, refused if isinstance(refused, RunError) else _named(error))
         tx.control("RELEASE unit")
 
     def _forget(self) -> None:

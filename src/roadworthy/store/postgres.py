@@ -59,6 +59,7 @@ _MEND: tuple[tuple[type[Exception], str], ...] = (
 class PostgresDatabase(Database):
     """A Postgres database opened for one process."""
 
+    hears_only_others = True
     engine = "postgresql+psycopg://"
     dialect = PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]
     errors: ClassVar = (psycopg.Error, PoolTimeout)
@@ -187,6 +188,7 @@ class PostgresDatabase(Database):
     def renew(self, tx: Tx) -> None:
         """Undo what is open; connect anew where the connection was lost."""
         tx.forget()
+        tx.told = False
         connection = tx.connection
         if not connection.closed:
             try:

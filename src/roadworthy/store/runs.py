@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, bindparam, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, update
 
 from roadworthy.errors import IdempotencyConflict, UnknownRun
 from roadworthy.events import RunEvent
@@ -48,6 +48,8 @@ class RunRow:
     nanos: int
     input_tokens: int
     output_tokens: int
+    priority: int
+    dispatch: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +64,18 @@ class NewRun:
     fingerprint: str
     idempotency_key: str | None
     body_hash: str
+    priority: int = 100
 
 
-def _status(*these: str) -> ColumnElement[bool]:
+def status_in(*these: str) -> ColumnElement[bool]:
     """Spelled out, because `in_` is expanded only by SQLAlchemy's own execution."""
     return or_(*(s.run.c.status == status for status in these))
 
 
 _COLUMNS = tuple(RunRow.__dataclass_fields__)
-_RUN = select(*(s.run.c[name] for name in _COLUMNS))
-_RUN_BY_ID = Statement(_RUN.where(s.run.c.id == _P("run_id")))
-_HOLD_RUN = Statement(_RUN.where(s.run.c.id == _P("run_id")).with_for_update())
+RUN = select(*(s.run.c[name] for name in _COLUMNS))
+_RUN_BY_ID = Statement(RUN.where(s.run.c.id == _P("run_id")))
+_HOLD_RUN = Statement(RUN.where(s.run.c.id == _P("run_id")).with_for_update())
 _RUN_BY_KEY = Statement(
     select(s.run.c.id, s.run.c.body_hash).where(
         s.run.c.tenant == _P("tenant"), s.run.c.idempotency_key == _P("key")
@@ -124,12 +127,12 @@ _EARLIER_QUEUED = Statement(
         s.run.c.tenant == _P("tenant"),
         s.run.c.conversation == _P("conversation"),
         s.run.c.ordinal < _P("ordinal"),
-        _status(*OPEN, "waiting", "escalated"),
+        status_in(*OPEN, "waiting", "escalated"),
     )
 )
 _CLAIM = Statement(
     update(s.run)
-    .where(s.run.c.id == _P("run_id"), _status(*OPEN))
+    .where(s.run.c.id == _P("run_id"), status_in(*OPEN), s.run.c.dispatch == _P("job"))
     .values(
         epoch=s.run.c.epoch + 1,
         segment=s.run.c.segment + 1,
@@ -154,39 +157,35 @@ _SET_STATUS = Statement(
 )
 _WAKE = Statement(
     update(s.run)
-    .where(s.run.c.id == _P("run_id"), _status("waiting", "escalated"))
-    .values(status="queued", updated_at=_P("now"))
+    .where(s.run.c.id == _P("run_id"), status_in("waiting", "escalated"))
+    .values(status="queued", dispatch=s.run.c.dispatch + 1, updated_at=_P("now"))
 )
 _REOPEN = Statement(
     update(s.run)
-    .where(s.run.c.id == _P("run_id"), _status("partial", "stopped"))
-    .values(status="queued", updated_at=_P("now"))
-)
-_BEHIND = (  # its conversation has another active run: it is started when that one leaves
-    select(s.conversation.c.id)
-    .where(
-        s.conversation.c.tenant == s.run.c.tenant,
-        s.conversation.c.id == s.run.c.conversation,
-        s.conversation.c.active_run != s.run.c.id,
+    .where(s.run.c.id == _P("run_id"), status_in("partial", "stopped"))
+    .values(  # whoever executed it may still be closing its dependencies: fenced
+        status="queued",
+        epoch=s.run.c.epoch + 1,
+        dispatch=s.run.c.dispatch + 1,
+        updated_at=_P("now"),
     )
-    .exists()
 )
-_UNFINISHED = Statement(
-    select(s.run.c.id, s.run.c.pattern)
-    .where(_status(*OPEN), not_(_BEHIND))
-    .order_by(s.run.c.created_at, s.run.c.id)
+_AGAIN = Statement(
+    update(s.run)
+    .where(s.run.c.id == _P("run_id"), status_in(*OPEN), s.run.c.dispatch == _P("job"))
+    .values(status="queued", dispatch=s.run.c.dispatch + 1, updated_at=_P("now"))
 )
 _NEXT_IN_CONVERSATION = Statement(
     select(s.run.c.id)
     .where(
         s.run.c.tenant == _P("tenant"),
         s.run.c.conversation == _P("conversation"),
-        _status(*OPEN),
+        status_in(*OPEN),
     )
     .order_by(s.run.c.ordinal)
     .limit(1)
 )
-_RECENT = Statement(_RUN.order_by(s.run.c.created_at.desc(), s.run.c.id.desc()).limit(_P("most")))
+_RECENT = Statement(RUN.order_by(s.run.c.created_at.desc(), s.run.c.id.desc()).limit(_P("most")))
 _EVENTS = Statement(
     select(
         s.event.c.seq,
@@ -257,9 +256,9 @@ def known_run(tx: Tx, new: NewRun) -> str | None:
     if row is None:
         return None
     if row[1] != new.body_hash:
-        raise IdempotencyConflict(
-            f"The key {new.idempotency_key!r} was used before for another request "
-            f"(run {row[0]}). Use a new key for a new request."
+        raise IdempotencyConflict(  # its run is not named: it may be another user's
+            f"The key {new.idempotency_key!r} was used before for another request. Use a new key "
+            "for a new request."
         )
     known: str = row[0]
     return known
@@ -325,19 +324,27 @@ def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> bool:
         nanos=0,
         input_tokens=0,
         output_tokens=0,
+        priority=new.priority,
+        dispatch=1,
+        dispatched=0,
     )
     return bool(added)
 
 
 def claim(
-    tx: Tx, run_id: str, holder: str, now: int, *, in_turn: bool = True
+    tx: Tx, row: RunRow, holder: str, now: int, *, in_turn: bool = True, job: int | None = None
 ) -> tuple[int, int] | None:
-    """Take a run for execution: (epoch, segment). None while it must not execute.
+    """Take a run, as this transaction has read it, for execution: (epoch, segment). None while it
+    must not execute.
 
-    in_turn: wait for the conversation's earlier runs, and take it.
+    in_turn: wait for the conversation's earlier runs, and take it. job: the engine's number; an
+    older one does nothing.
     """
-    row = hold(tx, run_id)
+    run_id = row.id
     if row.status not in OPEN:  # it must not take the conversation that others use now
+        return None
+    job = row.dispatch if job is None else job
+    if job != row.dispatch:
         return None
     if row.conversation is not None and in_turn:
         place = {"tenant": row.tenant, "conversation": row.conversation}
@@ -345,7 +352,7 @@ def claim(
             return None
         if not tx.run(_TAKE_CONVERSATION, run_id=run_id, **place):
             return None
-    claimed = tx.rows(_CLAIM, run_id=run_id, holder=holder, now=now)
+    claimed = tx.rows(_CLAIM, run_id=run_id, holder=holder, now=now, job=job)
     return (claimed[0][0], claimed[0][1]) if claimed else None
 
 
@@ -367,12 +374,16 @@ def set_status(
     if status not in ("waiting", "escalated"):
         row = get(tx, run_id)
         if row.conversation is not None:
-            tx.run(
-                _LEAVE_CONVERSATION,
-                tenant=row.tenant,
-                conversation=row.conversation,
-                run_id=run_id,
-            )
+            place = {"tenant": row.tenant, "conversation": row.conversation}
+            left = tx.run(_LEAVE_CONVERSATION, run_id=run_id, **place)
+            following = next_in_conversation(tx, **place) if left else None
+            if following is not None:  # an earlier job of it may have come too soon
+                again(tx, following, get(tx, following).dispatch, now)
+
+
+def again(tx: Tx, run_id: str, job: int, now: int) -> bool:
+    """Give a run that should execute a new job; its present one is done with."""
+    return bool(tx.run(_AGAIN, run_id=run_id, job=job, now=now))
 
 
 def wake(tx: Tx, run_id: str, now: int) -> bool:
@@ -402,17 +413,12 @@ def hold(tx: Tx, run_id: str) -> RunRow:
 def _found(row: Row | None, run_id: str) -> RunRow:
     if row is None:
         raise UnknownRun(f"No run {run_id!r} in this store. `roadworthy runs list` shows them.")
-    return _run_row(row)
+    return run_row(row)
 
 
 def recent(tx: Tx, most: int) -> list[RunRow]:
     """The newest runs first."""
-    return [_run_row(row) for row in tx.rows(_RECENT, most=most)]
-
-
-def unfinished(tx: Tx) -> list[tuple[str, str]]:
-    """(id, pattern) of the runs that should execute, oldest first."""
-    return [(row[0], row[1]) for row in tx.rows(_UNFINISHED)]
+    return [run_row(row) for row in tx.rows(_RECENT, most=most)]
 
 
 def next_in_conversation(tx: Tx, tenant: str, conversation: str) -> str | None:
@@ -481,5 +487,5 @@ def body_hash(body: object) -> str:
     return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()[:32]
 
 
-def _run_row(row: Row) -> RunRow:
+def run_row(row: Row) -> RunRow:
     return RunRow(**dict(zip(_COLUMNS, row, strict=True)))

@@ -68,6 +68,9 @@ run = Table(
     Column("nanos", BigInteger, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
+    Column("priority", Integer, nullable=False, server_default="100"),  # 1 is the highest
+    Column("dispatch", Integer, nullable=False, server_default="1"),  # its present engine job
+    Column("dispatched", Integer, nullable=False, server_default="0"),  # the last one enqueued
     UniqueConstraint("tenant", "idempotency_key"),
     Index("run_by_status", "status", "created_at"),
     Index("run_by_conversation", "tenant", "conversation", "ordinal"),

@@ -40,7 +40,12 @@ class SqliteDatabase(Database):
     engine = "sqlite://"
     dialect = sqlite_dialect.dialect(paramstyle="qmark")
     errors: ClassVar = (sqlite3.Error,)
-    unit_errors: ClassVar = (sqlite3.IntegrityError,)
+    unit_errors: ClassVar = (
+        sqlite3.IntegrityError,
+        sqlite3.DataError,
+        sqlite3.ProgrammingError,
+        sqlite3.InterfaceError,
+    )
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -124,6 +129,7 @@ class SqliteDatabase(Database):
     def renew(self, tx: Tx) -> None:
         """Undo what is open."""
         tx.forget()
+        tx.told = False
         try:
             tx.control("ROLLBACK")
         except sqlite3.Error:  # nothing was open, or SQLite undid it itself

@@ -142,6 +142,10 @@ def _segment(t: _Teller, event: e.SegmentStarted) -> None:
         t.note(event, "run", f"went on (segment {event.segment})")
 
 
+def _left(t: _Teller, event: e.SegmentLeft) -> None:
+    t.note(event, "run", "its process closed; it goes on in the next")
+
+
 def _changed(t: _Teller, event: e.DeclarationChanged) -> None:
     t.note(event, "run", "the declaration changed").detail = {"old": event.old, "new": event.new}
 
@@ -300,6 +304,7 @@ def _ended(t: _Teller, event: e.RunEnded) -> None:
 _TELLERS: Mapping[type[e.RunEvent], Callable[[_Teller, Any], None]] = {
     e.RunStarted: _started,
     e.SegmentStarted: _segment,
+    e.SegmentLeft: _left,
     e.DeclarationChanged: _changed,
     e.ModelIntended: _asked_model,
     e.ModelReplied: _replied,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ async def test_what_a_unit_emits_follows_its_own_events(desk: Desk) -> None:
 
 @pytest.mark.requirement("REC-8")
 async def test_a_run_that_was_taken_over_writes_nothing(desk: Desk) -> None:
-    await desk.journal.commit(Unit(apply=lambda tx: runs.claim(tx, "run_1", "other", 2)))
+    await desk.journal.commit(
+        Unit(apply=lambda tx: runs.claim(tx, runs.get(tx, "run_1"), "other", 2))
+    )
     with pytest.raises(Fenced, match="taken over"):
         await desk.journal.commit(desk.unit("late", apply=lambda tx: pytest.fail("applied")))
     assert desk.keys() == []
@@ -182,4 +185,46 @@ async def test_while_the_store_is_in_trouble_outcomes_are_kept_in_order_and_othe
     assert made.keys() == ["outcome", "intent"]
     assert made.journal.trouble is None
     await made.journal.close()
+    made.database.close()
+
+
+@pytest.mark.requirement("REC-8")
+async def test_an_outcome_is_on_its_way_even_while_the_event_loop_is_blocked(desk: Desk) -> None:
+    """Whatever blocks the loop next, a kill during it must not make an effect happen again."""
+    posted = desk.journal.post(desk.unit("outcome", must=True))
+    deadline = time.monotonic() + 20
+    while desk.keys() != ["outcome"]:  # without giving the loop a turn
+        assert time.monotonic() < deadline
+    await posted
+
+
+async def test_a_row_that_does_not_go_in_fails_only_its_unit(desk: Desk) -> None:
+    await desk.journal.commit(desk.unit("first"))
+    stale = Position("run_1", 0, 0, Seal(b"k"))
+    other = Position("run_2", 0, 0, Seal(b"k"))
+    again: Unit[Any] = Unit(position=stale, events=[Noted(key="again")], must=True)
+    bad = desk.journal.post(again)
+    innocent: Unit[Any] = Unit(position=other, events=[Noted(key="innocent")])
+    good = desk.journal.post(innocent)
+    after = desk.journal.post(desk.unit("second"))
+    with pytest.raises(sqlite3.IntegrityError):
+        await bad
+    await good
+    await after
+    assert sorted(desk.keys()) == ["first", "innocent", "second"]
+
+
+async def test_closing_in_trouble_ends_however_many_outcomes_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roadworthy.store.sqlite.BUSY_SECONDS", 0.05)
+    made = Desk(tmp_path)
+    await made.add_run()
+    lock = sqlite3.connect(tmp_path / "t.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    futures = [made.journal.post(made.unit(f"k{n}", must=True)) for n in range(700)]
+    async with asyncio.timeout(30):
+        await made.journal.close()
+    assert {type(future.exception()) for future in futures} == {StoreUnavailable}
+    lock.close()
     made.database.close()

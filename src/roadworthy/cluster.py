@@ -1,0 +1,190 @@
+"""What a runtime does beside runs on Postgres: dispatch runs, hear what happens elsewhere.
+
+The runtime starts one per process in place of `FileKeeper`. Invariant: a run that should execute
+has a job, or gets one within seconds, whoever died; whoever waits here is told of ends elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+
+from roadworthy.clock import MICROS
+from roadworthy.engine.distributed import DbosEngine
+from roadworthy.engine.jobs import EngineSettings, Job
+from roadworthy.errors import StoreUnavailable
+from roadworthy.executor import Executor
+from roadworthy.keeper import POLL_SECONDS, Keeper
+from roadworthy.live import Live
+from roadworthy.run import Unit
+from roadworthy.store import jobs, runs, waits
+from roadworthy.store.database import Tx
+from roadworthy.store.runs import RunRow
+from roadworthy.tool_calls import forget_expired
+
+log = logging.getLogger("roadworthy.runtime")
+SWEEP_SECONDS = 1.0
+LEFT_SECONDS = 30.0  # a run of a dead worker whose job got lost: longer than any lease
+GLANCE_SECONDS = 1.0
+PATIENCE_SECONDS = 5.0  # who waits is told; this is for a notification that got lost
+_AT_ONCE = 500
+
+
+class ClusterKeeper(Keeper):
+    """The housekeeping of one of many processes. work: whether runs execute in this one too."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        live: Live,
+        perform: Callable[[str, int], Awaitable[bool]],
+        *,
+        work: bool,
+        settings: EngineSettings,
+    ) -> None:
+        super().__init__(executor)
+        self._live = live
+        self._perform = perform
+        self._work = work
+        self._poked = asyncio.Event()
+        self._refused: set[str] = set()  # patterns that are not known here, said once
+        self.engine = DbosEngine(
+            self._house.database.url, self._segment, settings, clock=self._house.clock
+        )
+        executor.holder = lambda: self.engine.executor or self._house.holder
+
+    @property
+    def glance(self) -> float | None:
+        """Whoever streams is told too, as long as what is live passes between processes."""
+        return GLANCE_SECONDS
+
+    @property
+    def patience(self) -> float | None:
+        """Whoever waits for a result is told."""
+        return PATIENCE_SECONDS
+
+    async def open(self) -> None:
+        """Connect; with work, take jobs."""
+        await DbosEngine.set_up(self._house.database.url)
+        self._changed = self._house.database.watch()
+        await self.engine.open(work=self._work)
+        self._poked.set()
+        self._start(
+            self._every(0, "dispatch", self._dispatch),
+            self._every(POLL_SECONDS, "listening", self._listen),
+            self._every(SWEEP_SECONDS, "housekeeping", self._keep),
+            self._every(LEFT_SECONDS / 3, "sweeping", self._sweep),
+        )
+
+    async def close(self, grace: float) -> None:
+        """Hand over what does not finish."""
+        await self.engine.close(grace)
+        await self._stop()
+
+    def wake(self, run_id: str) -> None:
+        """Its commit made it dispatchable; the next round enqueues it with all others."""
+        del run_id
+        self._poked.set()
+
+    async def hear(self) -> None:
+        """Carry out commands for runs that execute here; what else they woke is dispatched."""
+        self._poked.set()
+        for command_id, run_id, _, by in await self._house.read(waits.commands):
+            if self._executor.executes(run_id):
+                await self._executor.obey(command_id, run_id, by)
+                continue
+            row = await self._house.read(functools.partial(runs.get, run_id=run_id))
+            if row.status == "queued":  # it is only to stop, so it need not wait for its turn
+                await self.engine.enqueue(_job(row))
+
+    # --- jobs ----------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        """Enqueue what has no job yet, many at once; again when somebody asks, or in a second."""
+        try:
+            async with asyncio.timeout(SWEEP_SECONDS):
+                await self._poked.wait()
+        except TimeoutError:
+            pass  # what other processes accepted before they died is dispatched too
+        self._poked.clear()
+        names = self._executor.names
+        rows = await self._house.read(lambda tx: jobs.undispatched(tx, names, _AT_ONCE))
+        if not rows:
+            return
+        await self.engine.enqueue(*map(_job, rows))
+
+        def mark(tx: Tx) -> None:
+            for row in rows:
+                jobs.mark_dispatched(tx, row.id, row.dispatch)
+
+        await self._house.journal.commit(Unit(apply=mark))
+        if len(rows) == _AT_ONCE:
+            self._poked.set()
+
+    async def _segment(self, run_id: str, number: int) -> None:
+        """The body of a job."""
+        if self._executor.executes(run_id):
+            raise StoreUnavailable(f"Run {run_id} has not left this process yet.")
+        if not await self._perform(run_id, number):
+            row = await self._house.read(lambda tx: runs.get(tx, run_id))
+            if row.status == "queued" and row.dispatch == number:
+                await self._not_here(row)
+
+    async def _not_here(self, row: RunRow) -> None:
+        """It could not begin here: unknown to this worker, or behind its conversation."""
+        if row.pattern not in self._refused and not self._executor.knows(row.pattern):
+            self._refused.add(row.pattern)
+            log.warning("no pattern %r here; its runs go to other workers", row.pattern)
+        now = self._house.clock.now()
+        await self._house.journal.commit(
+            Unit(apply=lambda tx: runs.again(tx, row.id, row.dispatch, now))
+        )
+
+    async def _sweep(self) -> None:
+        """Runs of dead workers whose job was lost with them get a new one."""
+        now = self._house.clock.now()
+        before = now - int(LEFT_SECONDS * MICROS)
+        left = await self._house.read(lambda tx: jobs.left_running(tx, before, _AT_ONCE))
+        if not left:
+            return
+        alive = {worker.id for worker in await self.engine.workers()}
+        lost = [row for row in left if row.owner not in alive]
+
+        def again(tx: Tx) -> None:
+            for row in lost:
+                runs.again(tx, row.id, row.dispatch, now)
+
+        if lost:
+            log.warning("%d runs of dead workers are dispatched again", len(lost))
+            await self._house.journal.commit(Unit(apply=again))
+            self._poked.set()
+
+    # --- the rest ------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Another process changed something: carry out commands, tell who waits for an end."""
+        if not self._changed():
+            return
+        await self.hear()
+        expected = self._live.expected - self._executor.active
+        if expected:
+            for run_id in await self._house.read(lambda tx: jobs.settled(tx, sorted(expected))):
+                self._live.tell(run_id, None)
+
+    async def _keep(self) -> None:
+        now = self._house.clock.now()
+        await self._expire()
+        await self._house.journal.commit(Unit(apply=lambda tx: forget_expired(tx, now)))
+
+
+def _job(row: RunRow) -> Job:
+    """A run's present job."""
+    return Job(
+        run_id=row.id,
+        segment=row.dispatch,
+        conversation=row.conversation,
+        tenant=row.tenant,
+        priority=row.priority,
+    )

@@ -1,0 +1,99 @@
+"""Which runs should execute now, and which job of the engine stands for each.
+
+The keepers ask. Invariant: a run behind another of its conversation has no job; it gets one in the
+commit that makes it the next.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, not_, select, update
+
+from roadworthy.store import schema as s
+from roadworthy.store.database import Statement, Tx
+from roadworthy.store.runs import OPEN, RUN, RunRow, run_row, status_in
+
+_P = bindparam
+
+_BEHIND = (  # its conversation has another active run: it is started when that one leaves
+    select(s.conversation.c.id)
+    .where(
+        s.conversation.c.tenant == s.run.c.tenant,
+        s.conversation.c.id == s.run.c.conversation,
+        s.conversation.c.active_run != s.run.c.id,
+    )
+    .exists()
+)
+_UNFINISHED = Statement(
+    select(s.run.c.id, s.run.c.pattern)
+    .where(status_in(*OPEN), not_(_BEHIND))
+    .order_by(s.run.c.created_at, s.run.c.id)
+)
+_LEFT = Statement(
+    RUN.where(s.run.c.status == "running", s.run.c.updated_at < _P("before")).limit(_P("most"))
+)
+_DISPATCHED = Statement(
+    update(s.run)
+    .where(s.run.c.id == _P("run_id"), s.run.c.dispatched < _P("job"))
+    .values(dispatched=_P("job"))
+)
+
+
+def unfinished(tx: Tx) -> list[tuple[str, str]]:
+    """(id, pattern) of the runs that should execute, oldest first."""
+    return [(row[0], row[1]) for row in tx.rows(_UNFINISHED)]
+
+
+@functools.cache
+def _undispatched(count: int) -> Statement:
+    names: list[Any] = [_P(f"name{i}") for i in range(count)]
+    return Statement(
+        RUN.where(
+            s.run.c.status == "queued",
+            s.run.c.dispatched < s.run.c.dispatch,
+            s.run.c.pattern.in_(names),
+            not_(_BEHIND),
+        )
+        .order_by(s.run.c.priority, s.run.c.created_at, s.run.c.id)
+        .limit(_P("most"))
+    )
+
+
+def undispatched(tx: Tx, names: Sequence[str], most: int) -> list[RunRow]:
+    """Runs of these patterns that should execute and whose job nobody has enqueued, the most
+    urgent first."""
+    if not names:
+        return []
+    values = {f"name{i}": name for i, name in enumerate(names)}
+    return [run_row(row) for row in tx.rows(_undispatched(len(names)), most=most, **values)]
+
+
+@functools.cache
+def _settled(count: int) -> Statement:
+    ids: list[Any] = [_P(f"id{i}") for i in range(count)]
+    return Statement(select(s.run.c.id).where(s.run.c.id.in_(ids), not_(status_in(*OPEN))))
+
+
+def settled(tx: Tx, run_ids: Sequence[str]) -> list[str]:
+    """Which of these runs have ended or wait."""
+    found: list[str] = []
+    for start in range(0, len(run_ids), 100):
+        ids = [*run_ids[start : start + 100]]
+        count = 1 << (len(ids) - 1).bit_length()  # few shapes of statement, filled up
+        ids += [ids[0]] * (count - len(ids))
+        rows = tx.rows(_settled(count), **{f"id{i}": each for i, each in enumerate(ids)})
+        found += [row[0] for row in rows]
+    return found
+
+
+def left_running(tx: Tx, before: int, most: int) -> list[RunRow]:
+    """Runs that were taken for execution before a time and have not ended or waited since."""
+    return [run_row(row) for row in tx.rows(_LEFT, before=before, most=most)]
+
+
+def mark_dispatched(tx: Tx, run_id: str, job: int) -> None:
+    """The engine has this job."""
+    tx.run(_DISPATCHED, run_id=run_id, job=job)
