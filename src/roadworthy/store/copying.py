@@ -19,12 +19,19 @@ from sqlalchemy import Table, bindparam, delete, func, insert, select, tuple_
 from roadworthy.errors import ConfigurationError, StoreUnavailable, StoreVersionError
 from roadworthy.store import migrations, schema
 from roadworthy.store.database import Database, Row, Statement, Tx, upsert
-from roadworthy.store.ownership import RENEW_SECONDS, Owner, holder_of, leave, take, this_process
+from roadworthy.store.ownership import (
+    COPYING,
+    RENEW_SECONDS,
+    Owner,
+    holder_of,
+    leave,
+    take,
+    this_process,
+)
 
 TABLES: Sequence[Table] = tuple(t for t in schema.metadata.sorted_tables if t.name != "owner")
 _MOST_ROWS, _LEAST_BYTES = 500, 4_000_000  # a page has at most so many rows, and about so much
 _MOST_ROUNDS = 3
-_COPYING = "copy"  # the boot id of a lease that no process may take over
 _FOR_EVER = 2**62
 _CLEAR = {table.name: Statement(delete(table)) for table in TABLES}
 _COUNT = {table.name: Statement(select(func.count()).select_from(table)) for table in TABLES}
@@ -144,7 +151,7 @@ def _mark(target: Database, into: Tx, name: str) -> None:
             raise ConfigurationError(
                 f"The target is not empty: it has rows in {', '.join(full)}. Give a new database."
             )
-        into.run(_HOLD, id=1, holder=name, boot=_COPYING, pid=0, epoch=1, expires=_FOR_EVER)
+        into.run(_HOLD, id=1, holder=name, boot=COPYING, pid=0, epoch=1, expires=_FOR_EVER)
 
     _written(target, into, mark)
 
@@ -164,7 +171,7 @@ def _finish(target: Database, into: Tx, name: str) -> None:
 
     def finish() -> None:
         target.count_on(into)
-        leave(into, Owner(holder=name, boot=_COPYING, pid=0))
+        leave(into, Owner(holder=name, boot=COPYING, pid=0))
 
     _written(target, into, finish)
 
