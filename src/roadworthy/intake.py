@@ -106,15 +106,15 @@ class Intake:
         claims = mine and request.conversation is None
 
         def apply(tx: Tx) -> Accepted | RunRow:
+            active = _enter(tx, request)
             known = runs.known_run(tx, new)
             if known is not None:
                 return Accepted(known)
-            if request.conversation is not None:
-                _check_owner(tx, request)
-                asking = _asking(tx, request, seal, now)
-                if asking is not None:
-                    return asking
-            runs.add_run(tx, new, declared, now)
+            asking = _asking(tx, request, active, seal, now)
+            if asking is not None:
+                return asking
+            if not runs.add_run(tx, new, declared, now):
+                return Accepted(runs.known_run(tx, new) or run_id)
             tx.emit(started)
             row = runs.get(tx, run_id) if claims else None
             claimed = None if row is None else runs.claim(tx, row, self._house.holder, now)
@@ -144,6 +144,7 @@ class Intake:
         now = self._house.clock.now()
 
         def apply(tx: Tx) -> bool:
+            runs.hold(tx, run_id)
             answered = waits.answer(tx, wait_id, answer, seal, now)
             runs.wake(tx, run_id, now)
             return answered
@@ -172,13 +173,15 @@ class Intake:
         event = RunReopened(limits=None if limits is None else limits.declared())
 
         def apply(tx: Tx) -> None:
-            current = runs.get(tx, run_id)
+            current = runs.hold(tx, run_id)
             if not is_resumable(current.status, current.reason):
                 raise NotResumable(
                     f"Run {run_id} is {current.status} ({current.reason}); only partial runs, and "
                     "those that a limit, a budget or dying processes stopped, can be resumed. "
                     "Start a new run."
                 )
+            if current.conversation is not None:
+                runs.hold_conversation(tx, current.tenant, current.conversation, current.user)
             if runs.has_later(tx, current):
                 raise NotResumable(f"The conversation of {run_id} has gone on; start a new run.")
             add_event(tx, event, seal, (run_id, runs.last_seq(tx, run_id) + 1, now))
@@ -294,13 +297,27 @@ def _check_priority(priority: int) -> None:
         raise RunError(f"priority={priority!r}: use a whole number from 1, the first, to {_LAST}.")
 
 
-def _check_owner(tx: Tx, request: Request) -> None:
-    """A conversation belongs to the user who began it."""
-    owner = runs.conversation_user(tx, request.user.tenant, request.conversation or "")
-    if owner is not None and owner != request.user.id:
+def _enter(tx: Tx, request: Request) -> str | None:
+    """Hold the request's conversation, and before it the run that it would speak to, if any.
+
+    Raises: RunError: a conversation belongs to the user who began it.
+    """
+    if request.conversation is None:
+        return None
+    place = request.user.tenant, request.conversation
+    while True:
+        active = runs.active_run(tx, *place) or runs.next_in_conversation(tx, *place)
+        if active is not None:
+            runs.hold(tx, active)
+        owner = runs.hold_conversation(tx, *place, request.user.id)
+        now = runs.active_run(tx, *place) or runs.next_in_conversation(tx, *place)
+        if now == active:
+            break
+    if owner != request.user.id:
         raise RunError(
             f"Conversation {request.conversation!r} belongs to another user; use another id."
         )
+    return active
 
 
 def _told_before(tx: Tx, request: Request) -> Accepted | None:
@@ -308,9 +325,9 @@ def _told_before(tx: Tx, request: Request) -> Accepted | None:
 
     Raises: IdempotencyConflict: the key was used for another answer.
     """
-    if request.key is None:
+    if request.key is None or request.conversation is None:
         return None
-    for wait in waits.answers_of_user(tx, request.user.tenant, request.conversation or ""):
+    for wait in waits.answers_of_user(tx, request.user.tenant, request.conversation):
         key, body_hash = wait.answer.get("request", (None, ""))
         if key == request.key and body_hash != request.body_hash:
             raise IdempotencyConflict(
@@ -333,15 +350,11 @@ def _asked_at(tx: Tx, wait: WaitRow) -> int:
     return place
 
 
-def _asking(tx: Tx, request: Request, seal: Seal, now: int) -> Accepted | None:
+def _asking(tx: Tx, request: Request, active: str | None, seal: Seal, now: int) -> Accepted | None:
     """A message to a conversation whose active run asks the user is the answer to it."""
-    place = request.user.tenant, request.conversation or ""
     told = _told_before(tx, request)
-    if told is not None:
+    if told is not None or active is None:
         return told
-    active = runs.active_run(tx, *place) or runs.next_in_conversation(tx, *place)
-    if active is None:
-        return None
     for wait in waits.of_run(tx, active):
         if wait.kind == "user" and wait.answered_at is None:
             answer = {

@@ -120,7 +120,7 @@ class Keeper(ABC):
             def answer(tx: Tx, wait_id: str = wait_id) -> None:
                 wait = waits.by_id(tx, wait_id)
                 if wait is not None and wait.kind == "approval":
-                    row = runs.get(tx, wait.run_id)
+                    row = runs.hold(tx, wait.run_id)
                     seal = Seal(runs.tenant_key_of(tx, row.tenant))
                     reply = {"decision": "reject", "by": "", "note": "Nobody decided in time."}
                     waits.answer(tx, wait_id, reply, seal, now)

@@ -33,6 +33,7 @@ from roadworthy.settings import Settings, set_up_logging
 from roadworthy.store import migrations, runs, waits
 from roadworthy.store.database import Tx
 from roadworthy.store.opening import open_database
+from roadworthy.store.ownership import check_whole
 from roadworthy.store.runs import RunRow
 from roadworthy.transcript import transcript
 
@@ -111,6 +112,7 @@ class Runtime:
         self._loop = asyncio.get_running_loop()
         try:
             await asyncio.to_thread(migrations.upgrade, self._database)
+            await asyncio.to_thread(self._database.read, check_whole)
             self._opened = Opened(
                 self._database,
                 self._clock,
@@ -423,7 +425,7 @@ class Runtime:
         now = self._clock.now()
 
         def leave(tx: Tx) -> None:
-            if runs.get(tx, run_id).status in ("queued", "running", "waiting", "escalated"):
+            if runs.hold(tx, run_id).status in ("queued", "running", "waiting", "escalated"):
                 waits.add_command(tx, run_id, "cancel", by, now)
                 runs.wake(tx, run_id, now)
 

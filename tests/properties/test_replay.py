@@ -184,6 +184,7 @@ def essence(events: list[RunEvent]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(SHAPES))
+@pytest.mark.sqlite_only
 async def test_a_cut_at_every_commit_comes_to_the_same_end(tmp_path: Path, seed: int) -> None:
     snapshots = Snapshots(tmp_path / "store.db", tmp_path / "cuts")
     clock = FakeClock(auto=True)

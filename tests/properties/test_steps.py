@@ -14,7 +14,7 @@ from roadworthy.messages import TokenUsage
 from roadworthy.testing import ScriptedModel
 from roadworthy.testing.scripted import Turn
 
-pytestmark = pytest.mark.requirement("OBS-2", "REC-8")
+pytestmark = [pytest.mark.requirement("OBS-2", "REC-8"), pytest.mark.sqlite_only]
 
 STEPS = 100  # turns of one model call and one tool call
 

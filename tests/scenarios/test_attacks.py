@@ -49,6 +49,7 @@ def url(folder: Path) -> str:
 
 
 @pytest.mark.requirement("GRD-5", "CST-3")
+@pytest.mark.sqlite_only
 async def test_no_id_can_spell_another_account(tmp_path: Path) -> None:
     desk = Agent("desk", model=ScriptedModel(lambda _: "hi", price=PRICED), limits=Limits(usd=1))
     async with Runtime(url(tmp_path), budgets=[Budget("user", "total", usd=5)]) as rt:

@@ -175,6 +175,7 @@ def test_replay_says_whether_a_change_would_show(place: Place) -> None:
     assert "the request would differ" in differs.stdout
 
 
+@pytest.mark.sqlite_only
 def test_looking_executes_nothing(place: Place) -> None:
     place.run("desk")
     done = place.runs()[0]["id"]

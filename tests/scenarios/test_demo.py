@@ -29,6 +29,8 @@ from roadworthy.events import (
     ToolSucceeded,
 )
 
+pytestmark = pytest.mark.sqlite_only
+
 ROOT = Path(__file__).resolve().parents[2]
 ENDS = {
     "1 A lookup": ("completed", "answered"),

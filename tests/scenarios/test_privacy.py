@@ -140,6 +140,7 @@ async def test_addresses_reach_tools_and_the_user_and_nothing_else(tmp_path: Pat
     assert_veiled(tmp_path, model)
 
 
+@pytest.mark.sqlite_only
 async def test_a_run_resumed_at_any_commit_stays_veiled(tmp_path: Path) -> None:
     vault = Vault()
     snapshots = Snapshots(tmp_path / "t.db", tmp_path / "cuts")
@@ -311,6 +312,7 @@ async def test_dependencies_instructions_and_typed_answers(tmp_path: Path) -> No
     assert_veiled(tmp_path, model)
 
 
+@pytest.mark.sqlite_only
 async def test_without_a_privacy_all_stays_as_it_is(tmp_path: Path) -> None:
     model = ScriptedModel([f"You are {ANA}, not [[EMAIL_1]]."])
     desk = Agent("desk", model=model)

@@ -1,8 +1,9 @@
-"""Several processes on one SQLite file: one owner executes; the others start, view and cancel."""
+"""Several processes on one store: one owner executes; the others start, view and cancel."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -15,6 +16,7 @@ from roadworthy import Agent, Limits, RunEvent, Runtime, ToolCall, tool
 from roadworthy.errors import PatternUnknown
 from roadworthy.events import RunEnded, SegmentLeft
 from roadworthy.messages import ModelRequest
+from roadworthy.store.opening import open_database
 from roadworthy.testing import ScriptedModel
 from tests.scenarios.world import of_kind, url
 
@@ -22,6 +24,7 @@ DESK = '''
 import asyncio, sys
 from pathlib import Path
 from roadworthy import Agent, Runtime, ToolCall, tool
+from roadworthy.store.opening import open_database
 from roadworthy.testing import ScriptedModel
 
 folder = Path(sys.argv[1])
@@ -41,7 +44,7 @@ async def turn(request):
     return "Done." if request.ordinal else ToolCall("note", {"text": words[-1]})
 
 desk = Agent("desk", model=ScriptedModel(turn), tools=[note])
-runtime = Runtime(f"sqlite:///{folder}/t.db", patterns=[desk])
+runtime = Runtime(patterns=[desk])
 '''
 
 OWNER = (
@@ -79,7 +82,10 @@ asyncio.run(main())
 async def begin(folder: Path, code: str, *arguments: str) -> Process:
     """A process of its own that runs this code."""
     command = [sys.executable, "-c", code, str(folder), *arguments]
-    return await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    store = open_database(url(folder)).url  # the file, or what stands for it
+    return await asyncio.create_subprocess_exec(
+        *command, stdout=PIPE, env={**os.environ, "ROADWORTHY_URL": store}
+    )
 
 
 async def said(process: Process, word: str) -> None:

@@ -18,6 +18,8 @@ from roadworthy.store import sqlite
 from roadworthy.testing import ScriptedModel
 from tests.scenarios.world import of_kind, url
 
+pytestmark = pytest.mark.sqlite_only
+
 
 def desk() -> Agent:
     return Agent("desk", model=ScriptedModel(lambda _: "Hi."))

@@ -17,6 +17,8 @@ from roadworthy.limits import Budget, Limits, Scope, Window
 from roadworthy.run import Run
 
 Unit = Literal["usd", "tokens"]
+OF_RUN = '["run", '
+"""How the ids of accounts begin that only one run draws on."""
 _BUCKETS: Mapping[Window, str] = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
 
 

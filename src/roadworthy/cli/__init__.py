@@ -1,4 +1,4 @@
-"""The command line: `roadworthy run`, `chat`, `runs`, `replay`, `worker`, `workers`, `serve`.
+"""The command line: `roadworthy run`, `chat`, `runs`, `replay`, `store`, `worker`, `serve`, ...
 
 The table below loads a command's module when it is called, so that `--help` is quick. Exit codes:
 0 completed, 1 failed or stopped, 2 wrong usage or setup, 3 waiting for a person, 4 partial.
@@ -26,6 +26,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "replay": ("replay", "Re-execute a recorded run without any call; say what would differ."),
     "worker": ("worker", "Execute the runs of a Postgres store, beside any number of others."),
     "workers": ("workers", "List the processes that execute runs, or have one drain."),
+    "store": ("store", "Copy a store to another database."),
     "serve": ("serve", "Serve a file's agents over HTTP, with a page to watch them."),
 }
 _EPILOG = (

@@ -18,7 +18,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.util import find_tables
 
-from roadworthy.errors import StoreError
+from roadworthy.errors import RoadworthyError
 from roadworthy.events import RunEvent
 
 T = TypeVar("T")
@@ -74,6 +74,7 @@ class Tx:
         self.connection = connection
         self.name = ""  # the database's own, where it has one
         self.told = False  # whether other processes should look
+        self._in_line = False
         self._forms = database.forms
         self._added: dict[Statement, list[Sequence[Any]]] = {}
         self.emitted: list[RunEvent] = []
@@ -108,6 +109,20 @@ class Tx:
     def forget(self) -> None:
         """Drop what was added: the transaction was undone."""
         self._added.clear()
+        self._in_line = False
+
+    def line_up(self) -> None:
+        """Be the only one past this point until the commit.
+
+        For rows that many units change in any order: waiting here costs less than colliding.
+        """
+        if not self._in_line:
+            self._database.line_up(self)
+            self._in_line = True
+
+    def begun(self) -> None:
+        """A new transaction holds nothing."""
+        self.told = self._in_line = False
 
     def emit(self, event: RunEvent) -> None:
         """Journal this event with the unit."""
@@ -168,7 +183,7 @@ class Database(ABC):
         """Run a query in one snapshot of committed rows."""
 
     @abstractmethod
-    def translated(self, error: Exception) -> StoreError:
+    def translated(self, error: Exception) -> RoadworthyError:
         """A driver's error as ours, with what to do."""
 
     @abstractmethod
@@ -178,6 +193,10 @@ class Database(ABC):
     def commit(self, tx: Tx) -> None:
         """Make it durable."""
         tx.control("COMMIT")
+
+    @abstractmethod
+    def line_up(self, tx: Tx) -> None:
+        """Wait until no other transaction that did this is open."""
 
     @abstractmethod
     def epochs(self, tx: Tx, run_ids: Sequence[str]) -> dict[str, int]:
@@ -193,7 +212,8 @@ class Database(ABC):
 
     @abstractmethod
     def collided(self, error: Exception) -> bool:
-        """Whether transactions got into each other's way, so that this one is to be repeated."""
+        """Whether the transaction is to be repeated: it got into another's way, or its connection
+        was lost."""
 
     @abstractmethod
     def many(self, connection: Any, sql: str, rows: Iterable[Sequence[Any]]) -> None:  # noqa: ANN401
@@ -214,6 +234,14 @@ class Database(ABC):
     @abstractmethod
     def alone(self, connection: Any) -> None:  # noqa: ANN401 - a driver's connection
         """In an open connection of a migration: wait until nobody else migrates."""
+
+    @abstractmethod
+    def count_on(self, tx: Tx) -> None:
+        """After rows that brought their numbers along: new ones go on behind them."""
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether there is something at this address; nothing is made by asking."""
 
     @abstractmethod
     def close(self) -> None:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from sqlalchemy import insert
 
 from roadworthy.clock import Clock
-from roadworthy.errors import Fenced, RunError, StoreError, StoreUnavailable
+from roadworthy.errors import Fenced, RoadworthyError, RunError, StoreError, StoreUnavailable
 from roadworthy.events import RunEvent
 from roadworthy.run import Position, Refusal, Unit
 from roadworthy.store import schema
@@ -72,6 +72,7 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._database = database
         self._tx = Tx(database, database.connect())
+        self._down: tuple[type[Exception], ...] = (StoreError, *database.errors)
         self._posted: list[_Entry] = []  # of this turn of the event loop
         self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
         self.batches = 0
@@ -157,9 +158,10 @@ class Journal:
                 careful = True
             except database.errors as error:
                 collisions += 1
-                if not database.collided(error) or collisions > _MOST_COLLISIONS:
-                    self._undo(places)
+                again = database.collided(error) and collisions <= _MOST_COLLISIONS
+                if not (self._undo(places) and again):
                     return self._failed(entries, database.translated(error))
+                continue
             else:
                 self.trouble = None
                 self._answer(entries)
@@ -208,11 +210,10 @@ class Journal:
 
     def _did_commit(self, error: Exception) -> bool:
         """What became of a COMMIT that failed. Nothing else happens until it is known."""
-        down: tuple[type[Exception], ...] = (StoreError, *self._database.errors)
         while True:
             try:
                 return self._database.committed(self._tx)
-            except down:
+            except self._down:
                 self._in_trouble(self._database.translated(error))
                 if self._closing.wait(_RETRY_SECONDS):
                     return False
@@ -256,18 +257,23 @@ class Journal:
             self._forget()
             if unit.position is not None and place is not None:
                 unit.position.next_seq = place
-            _fail(entry, _named(error))
+            refused = self._database.translated(error) if driver else None
+            _fail(entry, refused if isinstance(refused, RunError) else _named(error))
         tx.control("RELEASE unit")
 
     def _forget(self) -> None:
         self._tx.forget()
         self._tx.control("ROLLBACK TO unit")
 
-    def _undo(self, places: list[tuple[Position, int]]) -> None:
-        with contextlib.suppress(StoreError, *self._database.errors):  # it stays in trouble
-            self._database.renew(self._tx)
+    def _undo(self, places: list[tuple[Position, int]]) -> bool:
+        """False: the store cannot be reached now."""
         for position, place in reversed(places):  # the first unit of a run knew it first
             position.next_seq = place
+        try:
+            self._database.renew(self._tx)
+        except self._down:
+            return False
+        return True
 
     def _append(self, entry: _Entry, events: Sequence[RunEvent]) -> None:
         position = entry.unit.position
@@ -280,7 +286,7 @@ class Journal:
             seq += 1
         position.next_seq = seq
 
-    def _failed(self, entries: list[_Entry], error: StoreError) -> list[_Entry]:
+    def _failed(self, entries: list[_Entry], error: RoadworthyError) -> list[_Entry]:
         self._in_trouble(error)
         kept, given_up = _parted(entries)
         self._answer([_fail(e, error) for e in given_up])
@@ -288,7 +294,7 @@ class Journal:
             time.sleep(_RETRY_SECONDS)  # the writer's own thread, real I/O trouble
         return kept
 
-    def _in_trouble(self, error: StoreError) -> None:
+    def _in_trouble(self, error: RoadworthyError) -> None:
         begins, self.trouble = self.trouble is None, str(error)
         if begins:
             log.error("the store cannot commit: %s", error)

@@ -13,11 +13,13 @@ from pathlib import Path
 from sqlalchemy import bindparam, delete, or_, select
 
 from roadworthy.clock import MICROS
+from roadworthy.errors import StoreUnavailable
 from roadworthy.store.database import Statement, Tx, upsert
 from roadworthy.store.schema import owner as o
 
 LEASE_SECONDS = 5.0
 RENEW_SECONDS = 1.0
+COPYING = "copy"  # in place of the boot: the lease of a copy, which no process takes over
 
 _P = bindparam
 _SEE = Statement(select(o.c.holder, o.c.boot, o.c.pid, o.c.expires).where(o.c.id == 1))
@@ -79,6 +81,15 @@ def take(tx: Tx, me: Owner, now: int) -> bool:
 def leave(tx: Tx, me: Owner) -> None:
     """Give the lease up, so that another process need not wait for it to expire."""
     tx.run(_LEAVE, who=me.holder)
+
+
+def check_whole(tx: Tx) -> None:
+    """Raises: StoreUnavailable: a copy into this store was begun and is not finished."""
+    row = tx.one(_SEE)
+    if row is not None and row[1] == COPYING:
+        raise StoreUnavailable(
+            "This store is an unfinished copy of another. Call `roadworthy store copy` again."
+        )
 
 
 def holder_of(tx: Tx) -> tuple[str, int] | None:

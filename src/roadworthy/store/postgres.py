@@ -7,6 +7,8 @@ guessed.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, LiteralString, TypeVar
@@ -14,11 +16,17 @@ from typing import Any, ClassVar, LiteralString, TypeVar
 import psycopg
 from psycopg import errors
 from psycopg_pool import ConnectionPool, PoolTimeout
-from sqlalchemy import Text, any_, bindparam, select
+from sqlalchemy import Text, any_, bindparam, false, func, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from roadworthy.errors import StoreError, StoreUnavailable, StoreVersionError
+from roadworthy.errors import (
+    RoadworthyError,
+    RunError,
+    StoreError,
+    StoreUnavailable,
+    StoreVersionError,
+)
 from roadworthy.store import schema
 from roadworthy.store.database import Database, Form, Statement, Tx
 
@@ -28,9 +36,11 @@ CHANNEL = "roadworthy"
 CONNECT_SECONDS = 10
 READERS = 4  # a process; with the writer and the listener, fourteen processes fit 100 connections
 _MIGRATING = 727_315  # the advisory lock of a migration
+_LINE = 727_316  # the advisory lock of `line_up`
 _ASK_SECONDS = 0.1
 # A process that is stopped in the middle of a transaction must let go of the rows others wait for.
 _IDLE: LiteralString = "SET idle_in_transaction_session_timeout = '5s'"
+_LOST = ("57P", "08")  # states of a server that goes down; None: found by the driver itself
 _EPOCHS = Statement(
     select(schema.run.c.id, schema.run.c.epoch)
     .where(schema.run.c.id == any_(bindparam("ids", type_=postgresql.ARRAY(Text))))
@@ -60,6 +70,8 @@ class PostgresDatabase(Database):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._open: list[psycopg.Connection[Any]] = []
+        self._lock = threading.Lock()
+        self._life = 0  # raised by `close`
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ConnectionPool[psycopg.Connection[Any]]:
@@ -90,24 +102,37 @@ class PostgresDatabase(Database):
                 application_name="roadworthy",
             )
             connection.execute(_IDLE)
-        self._open = [known for known in self._open if not known.closed]
-        self._open.append(connection)
+        with self._lock:
+            self._open = [known for known in self._open if not known.closed]
+            self._open.append(connection)
         return connection
 
     def read(self, query: Callable[[Tx], T]) -> T:
         """Run a query in one snapshot, on a pooled connection."""
         with self.guarded():
-            if self._pool.closed:
-                self._pool.open()
-            with self._pool.connection() as connection:
-                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            for _ in range(READERS):  # a server that came back finds them all cut off
                 try:
-                    return query(Tx(self, connection))
-                finally:
+                    return self._read(query)
+                except psycopg.OperationalError as error:
+                    if not _is_lost(error):
+                        raise
+            return self._read(query)
+
+    def _read(self, query: Callable[[Tx], T]) -> T:
+        if self._pool.closed:
+            self._pool.open()
+        with self._pool.connection() as connection:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                return query(Tx(self, connection))
+            finally:
+                if not connection.closed:
                     connection.rollback()
 
-    def translated(self, error: Exception) -> StoreError:
+    def translated(self, error: Exception) -> RoadworthyError:
         """Postgres' words, and what to do."""
+        if isinstance(error, psycopg.DataError):
+            return RunError(f"Postgres cannot store this: {error}")
         if isinstance(error, errors.UndefinedTable | errors.UndefinedColumn):
             return StoreVersionError(f"The store has another schema: {error}")
         mend = next((mend for kind, mend in _MEND if isinstance(error, kind)), "")
@@ -119,10 +144,19 @@ class PostgresDatabase(Database):
         cursor = tx.control("BEGIN; SELECT pg_current_xact_id()::text")
         cursor.nextset()
         tx.name = cursor.fetchone()[0]
+        tx.begun()
 
     def commit(self, tx: Tx) -> None:
         """Commit; other processes hear of runs, waits and commands that changed."""
-        tx.control(f"NOTIFY {CHANNEL}; COMMIT" if tx.told else "COMMIT")
+        cursor = tx.control(f"NOTIFY {CHANNEL}; COMMIT" if tx.told else "COMMIT")
+        if tx.told:
+            cursor.nextset()
+        if cursor.statusmessage != "COMMIT":  # so Postgres answers where something had failed
+            raise errors.InFailedSqlTransaction(f"COMMIT came to {cursor.statusmessage}")
+
+    def line_up(self, tx: Tx) -> None:
+        """An advisory lock; its holder never waits for the rows behind it."""
+        tx.control(f"SELECT pg_advisory_xact_lock({_LINE})")
 
     def epochs(self, tx: Tx, run_ids: Sequence[str]) -> dict[str, int]:
         """Rows are locked in the order of their ids, so that batches do not lock crosswise."""
@@ -144,8 +178,10 @@ class PostgresDatabase(Database):
             time.sleep(_ASK_SECONDS)  # the server has not noticed yet that we were cut off
 
     def collided(self, error: Exception) -> bool:
-        """A deadlock, or a snapshot that could not be kept."""
-        return isinstance(error, errors.DeadlockDetected | errors.SerializationFailure)
+        """A deadlock, a snapshot that could not be kept, or a connection that was lost."""
+        if isinstance(error, errors.DeadlockDetected | errors.SerializationFailure):
+            return True
+        return isinstance(error, psycopg.OperationalError) and _is_lost(error)
 
     def many(self, connection: Any, sql: str, rows: Iterable[Sequence[Any]]) -> None:  # noqa: ANN401
         """All rows in one pipeline."""
@@ -167,16 +203,34 @@ class PostgresDatabase(Database):
 
     def watch(self) -> Callable[[], bool]:
         """LISTEN on a connection of its own; what our own connections said is not heard."""
-        connection = self._listening()
+        connection, life = self._listening(), self._life
+        mending: threading.Thread | None = None
+
+        def mend() -> None:
+            nonlocal connection
+            time.sleep(_ASK_SECONDS)  # a thread of its own: the event loop goes on
+            with contextlib.suppress(StoreError, psycopg.Error):
+                made = self._listening()
+                if self._life == life:
+                    connection = made
+                else:
+                    made.close()
 
         def changed() -> bool:
-            nonlocal connection
-            with self.guarded():
-                if connection.closed:
-                    connection = self._listening()
-                    return True  # whatever was said meanwhile
-                ours = {known.info.backend_pid for known in self._open if not known.closed}
-                return any(told.pid not in ours for told in connection.notifies(timeout=0))
+            nonlocal mending
+            if mending is not None:
+                if mending.is_alive():
+                    return False
+                mending = None
+                return True  # whatever was said meanwhile
+            try:
+                told = list(connection.notifies(timeout=0))
+            except psycopg.OperationalError:
+                mending = threading.Thread(target=mend, name="roadworthy-listener", daemon=True)
+                mending.start()
+                return False
+            ours = {known.info.backend_pid for known in tuple(self._open) if not known.closed}
+            return any(one.pid not in ours for one in told)
 
         return changed
 
@@ -197,9 +251,29 @@ class PostgresDatabase(Database):
         connection.autocommit = False
         connection.execute(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
 
+    def count_on(self, tx: Tx) -> None:
+        """The sequences of numbered rows."""
+        for table in schema.metadata.sorted_tables:
+            column = table.autoincrement_column
+            if column is not None:
+                sequence = func.pg_get_serial_sequence(table.name, column.name)
+                following = func.coalesce(func.max(column), 0) + 1
+                tx.rows(Statement(select(func.setval(sequence, following, false()))))
+
+    def exists(self) -> bool:
+        """A database is made by its administrator; opening one that is not there fails."""
+        return True
+
     def close(self) -> None:
         """Close every connection of this process."""
+        self._life += 1
         self._pool.close()
         self._pool = self._new_pool()  # a runtime may be opened again
-        while self._open:
-            self._open.pop().close()
+        with self._lock:
+            while self._open:
+                self._open.pop().close()
+
+
+def _is_lost(error: psycopg.OperationalError) -> bool:
+    """Whether the connection went, and not only what was asked."""
+    return error.sqlstate is None or error.sqlstate.startswith(_LOST)

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, update
 
 from roadworthy.errors import IdempotencyConflict, UnknownRun
 from roadworthy.events import RunEvent
-from roadworthy.messages import JsonObject
 from roadworthy.result import Status
-from roadworthy.store import payloads
+from roadworthy.store import declarations, payloads
 from roadworthy.store import schema as s
 from roadworthy.store.codec import EventRow, decode, references
 from roadworthy.store.database import Row, Statement, Tx, upsert
@@ -76,19 +75,15 @@ def status_in(*these: str) -> ColumnElement[bool]:
 _COLUMNS = tuple(RunRow.__dataclass_fields__)
 RUN = select(*(s.run.c[name] for name in _COLUMNS))
 _RUN_BY_ID = Statement(RUN.where(s.run.c.id == _P("run_id")))
+_HOLD_RUN = Statement(RUN.where(s.run.c.id == _P("run_id")).with_for_update())
 _RUN_BY_KEY = Statement(
     select(s.run.c.id, s.run.c.body_hash).where(
         s.run.c.tenant == _P("tenant"), s.run.c.idempotency_key == _P("key")
     )
 )
-_ADD_RUN = Statement(insert(s.run))
+_ADD_RUN = Statement(upsert(s.run).on_conflict_do_nothing())
 _TENANT = Statement(select(s.tenant.c.key).where(s.tenant.c.id == _P("tenant")))
 _ADD_TENANT = Statement(upsert(s.tenant).on_conflict_do_nothing())
-_ADD_DECLARATION = Statement(upsert(s.declaration).on_conflict_do_nothing())
-_DECLARATION = Statement(
-    select(s.declaration.c.body).where(s.declaration.c.fingerprint == _P("pinned"))
-)
-_PIN = Statement(update(s.run).where(s.run.c.id == _P("run_id")).values(fingerprint=_P("pinned")))
 _HAND_BACK = Statement(
     update(s.run)
     .where(s.run.c.id == _P("run_id"), s.run.c.epoch == _P("of_epoch"), status_in(*OPEN))
@@ -100,7 +95,14 @@ _JOIN_CONVERSATION = Statement(
         index_elements=["tenant", "id"],
         set_={"next_ordinal": s.conversation.c.next_ordinal + 1},
     )
-    .returning(s.conversation.c.next_ordinal, s.conversation.c.active_run)
+    .returning(s.conversation.c.next_ordinal)
+)
+_HOLD_CONVERSATION = Statement(  # an upsert locks a row that is there, too
+    upsert(s.conversation)
+    .on_conflict_do_update(
+        index_elements=["tenant", "id"], set_={"next_ordinal": s.conversation.c.next_ordinal}
+    )
+    .returning(s.conversation.c.user)
 )
 _IS_CONVERSATION = and_(
     s.conversation.c.tenant == _P("tenant"), s.conversation.c.id == _P("conversation")
@@ -272,8 +274,27 @@ def id_by_key(tx: Tx, tenant: str, key: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
-    """Insert a run as queued; its conversation is made when it is new."""
+def hold_conversation(tx: Tx, tenant: str, conversation: str, user: str) -> str:
+    """Whose conversation it is, made when it is new. Nobody else adds to it until the commit.
+
+    A run is held before its conversation, never after: so no two units wait for each other.
+    """
+    row = tx.one(
+        _HOLD_CONVERSATION,
+        tenant=tenant,
+        id=conversation,
+        user=user,
+        active_run=None,
+        next_ordinal=0,
+    )
+    return user if row is None else row[0]
+
+
+def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> bool:
+    """Insert a run as queued; its conversation is made when it is new.
+
+    False: another process used its idempotency key just now.
+    """
     ordinal = 0
     if new.conversation is not None:
         joined = tx.one(
@@ -285,8 +306,8 @@ def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
             next_ordinal=1,
         )
         ordinal = joined[0] if joined else 1
-    tx.run(_ADD_DECLARATION, fingerprint=new.fingerprint, name=new.pattern, body=declared)
-    tx.run(
+    declarations.add(tx, new.fingerprint, new.pattern, declared)
+    added = tx.run(
         _ADD_RUN,
         id=new.id,
         tenant=new.tenant,
@@ -311,6 +332,7 @@ def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> None:
         dispatch=1,
         dispatched=0,
     )
+    return bool(added)
 
 
 def claim(
@@ -341,19 +363,6 @@ def claim(
 def hand_back(tx: Tx, run_id: str, epoch: int) -> bool:
     """Leave a run that stands at this epoch to another process, unexecuted."""
     return bool(tx.run(_HAND_BACK, run_id=run_id, of_epoch=epoch))
-
-
-def declaration(tx: Tx, fingerprint: str) -> JsonObject | None:
-    """What an agent was declared as, by fingerprint; None when it is not on record."""
-    row = tx.one(_DECLARATION, pinned=fingerprint)
-    found: JsonObject | None = None if row is None else msgspec.json.decode(row[0])
-    return found
-
-
-def pin(tx: Tx, row: RunRow, fingerprint: str, body: str) -> None:
-    """The run goes by this declaration from now on."""
-    tx.run(_ADD_DECLARATION, fingerprint=fingerprint, name=row.pattern, body=body)
-    tx.run(_PIN, run_id=row.id, pinned=fingerprint)
 
 
 def set_status(
@@ -387,7 +396,7 @@ def again(tx: Tx, run_id: str, job: int, now: int) -> bool:
 
 
 def wake(tx: Tx, run_id: str, now: int) -> bool:
-    """Make a waiting run executable again. An ended one stays as it is."""
+    """Make a waiting run executable again. An ended one stays as it is. The caller holds it."""
     return bool(tx.run(_WAKE, run_id=run_id, now=now))
 
 
@@ -398,7 +407,19 @@ def reopen(tx: Tx, run_id: str, now: int) -> bool:
 
 def get(tx: Tx, run_id: str) -> RunRow:
     """One run. Raises: UnknownRun."""
-    row = tx.one(_RUN_BY_ID, run_id=run_id)
+    return _found(tx.one(_RUN_BY_ID, run_id=run_id), run_id)
+
+
+def hold(tx: Tx, run_id: str) -> RunRow:
+    """One run, which stays as it is until the commit of this transaction. Raises: UnknownRun.
+
+    What is decided on a run's status is decided after this: else, where several processes write,
+    it may go to wait just as its answer comes in, and nobody would wake it.
+    """
+    return _found(tx.one(_HOLD_RUN, run_id=run_id), run_id)
+
+
+def _found(row: Row | None, run_id: str) -> RunRow:
     if row is None:
         raise UnknownRun(f"No run {run_id!r} in this store. `roadworthy runs list` shows them.")
     return run_row(row)

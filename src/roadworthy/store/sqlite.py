@@ -107,6 +107,9 @@ class SqliteDatabase(Database):
         """The file's one writer from here to COMMIT."""
         tx.control("BEGIN IMMEDIATE")
 
+    def line_up(self, tx: Tx) -> None:
+        """One writer at a time: it is alone."""
+
     def epochs(self, tx: Tx, run_ids: Sequence[str]) -> dict[str, int]:
         """No lock is needed: nobody else writes now."""
         found = {}
@@ -171,6 +174,13 @@ class SqliteDatabase(Database):
     def alone(self, connection: Any) -> None:  # noqa: ANN401 - as declared
         """The file's writer."""
         connection.execute("BEGIN IMMEDIATE")
+
+    def count_on(self, tx: Tx) -> None:
+        """SQLite numbers behind the highest row by itself."""
+
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return Path(self.path).is_file()
 
     def close(self) -> None:
         """Close every connection of this process, once no thread reads: whoever asked for a read

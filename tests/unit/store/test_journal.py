@@ -156,6 +156,7 @@ async def test_after_closing_nothing_is_taken_but_what_was_posted_is_written(
     made.database.close()
 
 
+@pytest.mark.sqlite_only
 async def test_while_the_store_is_in_trouble_outcomes_are_kept_in_order_and_others_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

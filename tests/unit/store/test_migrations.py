@@ -16,6 +16,8 @@ from roadworthy.store import migrations
 from roadworthy.store.opening import open_database
 from roadworthy.store.schema import metadata
 
+pytestmark = pytest.mark.sqlite_only
+
 
 def test_a_migrated_store_has_the_schema_of_the_code(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path}/s.db")
