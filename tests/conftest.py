@@ -50,10 +50,11 @@ def _server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def postgres(_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def postgres(_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A Postgres server of our own; runs execute in the process that accepts them."""
     monkeypatch.setenv("ROADWORTHY_ENGINE", "inline")
-    return _server
+    yield _server
+    _server.forget()
 
 
 @pytest.fixture(autouse=True)

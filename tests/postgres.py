@@ -32,6 +32,7 @@ class Server:
             self._server = postgres_server.get_server(folder / "data", cleanup_mode="delete")
         self._numbers = count()
         self._known: dict[str, str] = {}
+        self._made_so_far: list[str] = []
         for setting in ("fsync = off", "max_connections = 400"):
             self.ask(f"ALTER SYSTEM SET {setting}")
         self.restart()
@@ -39,6 +40,7 @@ class Server:
         template = PostgresDatabase(self.url(_TEMPLATE))
         migrations.upgrade(template)
         template.close()
+        self._made_so_far.clear()
 
     def url(self, database: str) -> str:
         """The address of a database."""
@@ -58,6 +60,14 @@ class Server:
         if path not in self._known:
             self._known[path] = self.fresh()
         return self._known[path]
+
+    def forget(self) -> None:
+        """Drop the databases made so far: each is eight megabytes."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            while self._made_so_far:
+                name = sql.Identifier(self._made_so_far.pop())
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+        self._known.clear()
 
     def ask(self, query: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """The rows of a query, as the server's superuser."""
@@ -100,6 +110,7 @@ class Server:
         )
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(make)
+        self._made_so_far.append(name)
         return self.url(name)
 
     def _control(self, *arguments: str) -> None:

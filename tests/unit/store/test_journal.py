@@ -198,6 +198,7 @@ async def test_an_outcome_is_on_its_way_even_while_the_event_loop_is_blocked(des
     await posted
 
 
+@pytest.mark.sqlite_only
 async def test_a_row_that_does_not_go_in_fails_only_its_unit(desk: Desk) -> None:
     await desk.journal.commit(desk.unit("first"))
     stale = Position("run_1", 0, 0, Seal(b"k"))
@@ -214,6 +215,7 @@ async def test_a_row_that_does_not_go_in_fails_only_its_unit(desk: Desk) -> None
     assert sorted(desk.keys()) == ["first", "innocent", "second"]
 
 
+@pytest.mark.sqlite_only
 async def test_closing_in_trouble_ends_however_many_outcomes_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
