@@ -36,7 +36,8 @@ async def streamed(
     async for event in events:
         if isinstance(event, TextDelta):
             text = text[: event.offset] + event.text
-            if text == TEXT:
+            assert TEXT.startswith(text) or text == "Here it is."
+            if len(text) > 100:
                 seen.set()
         elif isinstance(event, RunEvent):
             facts.append(event)
