@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from roadworthy import Agent, Budget, Runtime, RunContext, tool
+from roadworthy import Agent, Budget, RunContext, Runtime, tool
 from roadworthy.testing import ScriptedModel
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from roadworthy.clock import MICROS
 from roadworthy.engine.distributed import DbosEngine
 from roadworthy.engine.jobs import EngineSettings, Health, Job, Worker
-from roadworthy.errors import StoreUnavailable, VersionHeld
+from roadworthy.errors import Overloaded, StoreUnavailable, VersionHeld
 from roadworthy.executor import Executor
 from roadworthy.keeper import POLL_SECONDS, Keeper
 from roadworthy.live import Live
@@ -29,7 +29,10 @@ SWEEP_SECONDS = 1.0
 LEFT_SECONDS = 30.0  # a run of a dead worker whose job got lost: longer than any lease
 GLANCE_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0  # who waits is told; this is for a notification that got lost
+COUNT_SECONDS = 0.2
+RETRY_SECONDS = 5.0
 _AT_ONCE = 500
+_MOST_ENQUEUED = 1_000  # the rest stays in the store, where each tenant gets its turn
 
 
 class ClusterKeeper(Keeper):
@@ -49,6 +52,8 @@ class ClusterKeeper(Keeper):
         self._perform = perform
         self._work = work
         self._poked = asyncio.Event()
+        self._most_waiting = settings.most_waiting
+        self._counted: dict[int, tuple[float, int]] = {}  # by priority: until when, how many
         self._refused: set[str] = set()  # patterns that are not known here, said once
         self.engine = DbosEngine(
             self._house.database.url, self._segment, settings, clock=self._house.clock
@@ -114,6 +119,18 @@ class ClusterKeeper(Keeper):
         if not self.engine.holds:
             raise StoreUnavailable("This worker's lease is over; its runs go on elsewhere.")
 
+    async def admit(self, priority: int) -> None:
+        """Counted a few times a second, so the bound is not exact and costs nothing."""
+        most, now = self._most_waiting, self._house.clock.monotonic()
+        if most is None:
+            return
+        until, waiting = self._counted.get(priority, (0.0, 0))
+        if now >= until:
+            waiting = await self._house.read(lambda tx: jobs.waiting(tx, priority, most))
+            self._counted[priority] = now + COUNT_SECONDS, waiting
+        if waiting >= most:
+            raise Overloaded(f"{most} runs wait to begin already.", RETRY_SECONDS)
+
     def wake(self, run_id: str) -> None:
         """Its commit made it dispatchable; the next round enqueues it with all others."""
         del run_id
@@ -141,7 +158,12 @@ class ClusterKeeper(Keeper):
             pass  # what other processes accepted before they died is dispatched too
         self._poked.clear()
         names = self._executor.names
-        rows = await self._house.read(lambda tx: jobs.undispatched(tx, names, _AT_ONCE))
+
+        def find(tx: Tx) -> list[RunRow]:
+            room = _MOST_ENQUEUED - jobs.enqueued(tx, _MOST_ENQUEUED)
+            return jobs.undispatched(tx, names, min(room, _AT_ONCE)) if room > 0 else []
+
+        rows = await self._house.read(find)
         if not rows:
             return
         await self.engine.enqueue(*map(_job, rows))
@@ -166,6 +188,7 @@ class ClusterKeeper(Keeper):
             row = await self._house.read(lambda tx: runs.get(tx, run_id))
             if row.status == "queued" and row.dispatch == number:
                 await self._not_here(row)
+        self._poked.set()  # there is room for another job
 
     async def _not_here(self, row: RunRow) -> None:
         """It could not begin here: unknown to this worker, or behind its conversation."""

@@ -129,6 +129,16 @@ class IdempotencyConflict(RunError):
     mend = "Use a new key for a new request; repeat a request unchanged."
 
 
+class Overloaded(RunError):
+    """Too many runs wait to begin (HTTP 429). retry_after: seconds after which to ask again."""
+
+    mend = "Send it again later, after as long as the answer says, or start more workers."
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class ConversationBusy(RunError):
     """The conversation's active run is not over, and the message was not to be queued."""
 

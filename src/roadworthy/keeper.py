@@ -62,6 +62,10 @@ class Keeper(ABC):
     async def close(self, grace: float) -> None:
         """Let running segments finish within `grace` seconds, then stop."""
 
+    async def admit(self, priority: int) -> None:
+        """Before a request is accepted. Raises: Overloaded: too many wait already."""
+        del priority  # one process has no queue of others' runs
+
     @abstractmethod
     def wake(self, run_id: str) -> None:
         """A run became executable: have it executed, here or elsewhere."""

@@ -297,6 +297,7 @@ class Runtime:
         opened = self._open
         opened.executor.register(request.pattern)
         await opened.check(request)
+        await opened.keeper.admit(request.options.priority)
         accepted = await opened.intake.accept(request, mine=opened.keeper.owner)
         opened.keeper.wake(accepted.run_id)
         return accepted

@@ -13,8 +13,9 @@ from tests.postgres import Server
 
 
 @pytest.fixture
-def database(postgres: Server) -> str:
-    """An empty database of its own."""
+def database(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty database of its own, whose runs any process executes."""
+    monkeypatch.delenv("ROADWORTHY_ENGINE")
     return postgres.empty()
 
 

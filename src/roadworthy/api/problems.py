@@ -5,6 +5,7 @@ Invariant: no answer below 600 carries a traceback or another shape.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from fastapi import FastAPI, Request, Response
@@ -21,6 +22,7 @@ _CODES: Mapping[type[errors.RoadworthyError], tuple[int, str]] = {
     errors.PatternUnknown: (404, "unknown_agent"),
     errors.IdempotencyConflict: (409, "idempotency_conflict"),
     errors.ConversationBusy: (409, "conversation_busy"),
+    errors.Overloaded: (429, "overloaded"),
     errors.NotResumable: (409, "not_resumable"),
     errors.VersionHeld: (409, "version_held"),
     errors.RunError: (422, "invalid_request"),
@@ -30,7 +32,9 @@ _CODES: Mapping[type[errors.RoadworthyError], tuple[int, str]] = {
 }
 _HTTP = {404: "not_found", 405: "method_not_allowed", 400: "invalid_json"}
 # In the order of likelihood; the same for every route, so that clients need one place for errors.
-DOCUMENTED = {code: {"model": Problem} for code in (400, 403, 404, 405, 409, 413, 422, 500, 503)}
+DOCUMENTED = {
+    code: {"model": Problem} for code in (400, 403, 404, 405, 409, 413, 422, 429, 500, 503)
+}
 
 
 class ApiError(Exception):
@@ -60,7 +64,10 @@ def install(app: FastAPI) -> None:
 async def _ours(_: Request, error: Exception) -> Response:
     status, code = next(_CODES[cls] for cls in type(error).__mro__ if cls in _CODES)
     assert isinstance(error, errors.RoadworthyError)  # noqa: S101 - registered for it
-    return problem(status, code, str(error), error.mend)
+    answer = problem(status, code, str(error), error.mend)
+    if isinstance(error, errors.Overloaded):
+        answer.headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return answer
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -67,7 +67,8 @@ class EngineSettings:
     queues: what a worker takes (its roles). lease: a worker that did not renew for so long is
     dead. beat: how often it renews. segment: a segment that takes longer is interrupted and handed
     to another worker. drain: grace when somebody else asks this worker to drain. keep: how long
-    ended jobs stay.
+    ended jobs stay. most_waiting: so many runs may wait to begin, over all workers; a request that
+    finds so many of its priority or a more urgent one is refused (`Overloaded`). None: no bound.
     """
 
     queues: tuple[Queue, ...] = (
@@ -80,6 +81,7 @@ class EngineSettings:
     segment: float = 3_600.0
     drain: float = 30.0
     keep: float = 86_400.0
+    most_waiting: int | None = None
     version: str = "1"  # the dispatch protocol: jobs run only on workers of the same
     threads: int = 16
     connections: int = 12  # DBOS's own; one more for the lease, two for enqueueing

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, not_, select, update
+from sqlalchemy import bindparam, func, not_, select, update
 
 from roadworthy.store import schema as s
 from roadworthy.store.database import Statement, Tx
@@ -47,9 +47,24 @@ def unfinished(tx: Tx) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in tx.rows(_UNFINISHED)]
 
 
+_ENQUEUED = Statement(
+    select(s.run.c.id)
+    .where(s.run.c.status == "queued", s.run.c.dispatched == s.run.c.dispatch)
+    .limit(_P("most"))
+)
+_WAITING = Statement(
+    select(s.run.c.id)
+    .where(s.run.c.status == "queued", s.run.c.priority <= _P("priority"))
+    .limit(_P("most"))
+)
+
+
 @functools.cache
 def _undispatched(count: int) -> Statement:
     names: list[Any] = [_P(f"name{i}") for i in range(count)]
+    turn = func.row_number().over(
+        partition_by=(s.run.c.tenant, s.run.c.priority), order_by=(s.run.c.created_at, s.run.c.id)
+    )  # the first of each tenant, then the second of each: none waits behind all of another's
     return Statement(
         RUN.where(
             s.run.c.status == "queued",
@@ -57,18 +72,28 @@ def _undispatched(count: int) -> Statement:
             s.run.c.pattern.in_(names),
             not_(_BEHIND),
         )
-        .order_by(s.run.c.priority, s.run.c.created_at, s.run.c.id)
+        .order_by(s.run.c.priority, turn, s.run.c.created_at, s.run.c.id)
         .limit(_P("most"))
     )
 
 
 def undispatched(tx: Tx, names: Sequence[str], most: int) -> list[RunRow]:
-    """Runs of these patterns that should execute and whose job nobody has enqueued, the most
-    urgent first."""
+    """Runs of these patterns that should execute and whose job nobody has enqueued: the most
+    urgent first, and among equals each tenant in its turn."""
     if not names:
         return []
     values = {f"name{i}": name for i, name in enumerate(names)}
     return [run_row(row) for row in tx.rows(_undispatched(len(names)), most=most, **values)]
+
+
+def enqueued(tx: Tx, most: int) -> int:
+    """How many jobs are in the engine's queues and not begun, counted up to `most`."""
+    return len(tx.rows(_ENQUEUED, most=most))
+
+
+def waiting(tx: Tx, priority: int, most: int) -> int:
+    """How many runs of this priority or a more urgent one wait to begin, counted up to `most`."""
+    return len(tx.rows(_WAITING, priority=priority, most=most))
 
 
 @functools.cache
