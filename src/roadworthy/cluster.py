@@ -11,6 +11,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from roadworthy.checkup import Finding
 from roadworthy.clock import MICROS
 from roadworthy.engine.distributed import DbosEngine
 from roadworthy.engine.jobs import EngineSettings, Health, Job, Worker
@@ -30,6 +31,7 @@ LEFT_SECONDS = 30.0  # a run of a dead worker whose job got lost: longer than an
 GLANCE_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0  # who waits is told; this is for a notification that got lost
 COUNT_SECONDS = 0.2
+CLOCKS_APART = 1.0
 RETRY_SECONDS = 5.0
 _AT_ONCE = 500
 _MOST_ENQUEUED = 1_000  # the rest stays in the store, where each tenant gets its turn
@@ -101,6 +103,42 @@ class ClusterKeeper(Keeper):
     async def ask_to_drain(self, worker: str) -> bool:
         """It sees it with its next beat."""
         return await self.engine.ask_to_drain(worker)
+
+    async def checkup(self) -> list[Finding]:
+        """And the clock, the workers, what the engine says, and what carries live streams."""
+        found, health = await super().checkup(), await self.engine.health()
+        apart = await asyncio.to_thread(self._house.database.clock_apart, self._house.clock.now())
+        found.append(
+            Finding(level="ok", what=f"the clocks here and there are {apart:.3f} s apart")
+            if abs(apart) < CLOCKS_APART
+            else Finding(
+                level="warning",
+                what=f"this machine's clock is {apart:.1f} s off the database's",
+                mend="Set both by NTP: deadlines and budget windows go by these clocks.",
+            )
+        )
+        found.append(
+            Finding(level="ok", what=f"{health.workers} workers live")
+            if health.workers
+            else Finding(
+                level="failure",
+                what="no worker lives: nothing executes",
+                mend="Start one: roadworthy worker FILE.",
+            )
+        )
+        look = "Look at `roadworthy workers list` and at the workers' logs."
+        found += [Finding(level="warning", what=alarm, mend=look) for alarm in health.alarms]
+        carried = self._live.hot is not None and await self._live.hot.carries()
+        found.append(
+            Finding(level="ok", what="live streams pass between processes")
+            if carried
+            else Finding(
+                level="warning",
+                what="live streams do not pass between processes; facts do",
+                mend="Check ROADWORTHY_REDIS, or unset it: Postgres carries them then.",
+            )
+        )
+        return found
 
     async def health(self) -> Health:
         """Queues, lag, workers, alarms."""

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
+from roadworthy.checkup import Finding, of_queue, of_store
 from roadworthy.engine.inline import InlineEngine
 from roadworthy.engine.jobs import Health, Worker
 from roadworthy.errors import StoreError
@@ -86,6 +87,11 @@ class Keeper(ABC):
         """Ask a worker on any machine to drain. False: no such worker lives."""
         del worker
         return False
+
+    async def checkup(self) -> list[Finding]:
+        """What `roadworthy doctor` tells. Raises: StoreError."""
+        house = self._house
+        return [await of_store(house), *await of_queue(house, self._executor.names)]
 
     async def health(self) -> Health | None:
         """Facts about dispatch, where there is any."""

@@ -27,6 +27,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "worker": ("worker", "Execute the runs of a Postgres store, beside any number of others."),
     "workers": ("workers", "List the processes that execute runs, or have one drain."),
     "store": ("store", "Copy a store to another database."),
+    "doctor": ("doctor", "Say whether a deployment is fit, and what to mend."),
     "serve": ("serve", "Serve a file's agents over HTTP, with a page to watch them."),
 }
 _EPILOG = (

@@ -227,6 +227,11 @@ class Database(ABC):
     def watch(self) -> Callable[[], bool]:
         """A function that tells, at once, whether somebody committed since it was asked."""
 
+    def clock_apart(self, now: int) -> float:
+        """Seconds that a time (microseconds UTC) is ahead of the store's own clock."""
+        del now
+        return 0.0
+
     @abstractmethod
     def version(self, connection: Any) -> str | None:  # noqa: ANN401 - a driver's connection
         """Which schema the store has; None for an empty one."""

@@ -34,6 +34,7 @@ WATCHERS = "roadworthy_watch"  # the channel on which watchers say what they wat
 AGAIN_SECONDS = 5.0  # watchers repeat it: who executes may have begun later, or missed it
 WANTED_SECONDS = 15.0
 _MOST_BEHIND = 5_000
+_ECHO = "-"
 _PIECE = 1_500  # characters: four bytes each and JSON's escapes stay below NOTIFY's 8,000
 _RETRY_SECONDS = 1.0
 _READY_SECONDS = 5.0
@@ -64,6 +65,7 @@ class Hot(ABC):
         self._out: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_MOST_BEHIND)
         self._tasks: list[asyncio.Task[None]] = []
         self._listening = asyncio.Event()
+        self._echoed = asyncio.Event()
 
     async def open(self) -> None:
         """Begin to listen and to tell. Never fails: while nobody answers, nothing is live."""
@@ -83,6 +85,15 @@ class Hot(ABC):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def carries(self) -> bool:
+        """Whether what is told here arrives: a word to ourselves comes back."""
+        self._echoed.clear()
+        self._put(self.mailbox, _Word(_ECHO))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READY_SECONDS):
+                await self._echoed.wait()
+        return self._echoed.is_set()
 
     def watch(self, run_id: str) -> None:
         """Somebody here watches this run."""
@@ -122,7 +133,9 @@ class Hot(ABC):
             event = None if kind is None else msgspec.convert(word.event, kind)
         except msgspec.MsgspecError:
             return  # not of ours
-        if word.at and word.at != self.mailbox:
+        if word.run == _ECHO:
+            self._echoed.set()
+        elif word.at and word.at != self.mailbox:
             self._wanted.setdefault(word.run, {})[word.at] = time.monotonic() + WANTED_SECONDS
         elif not word.at and word.run in self._watching:
             self._heard(word.run, event)

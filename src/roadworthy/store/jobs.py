@@ -52,6 +52,11 @@ _ENQUEUED = Statement(
     .where(s.run.c.status == "queued", s.run.c.dispatched == s.run.c.dispatch)
     .limit(_P("most"))
 )
+_QUEUED_SINCE = Statement(
+    RUN.where(s.run.c.status == "queued", s.run.c.updated_at < _P("before"), not_(_BEHIND))
+    .order_by(s.run.c.created_at)
+    .limit(_P("most"))
+)
 _WAITING = Statement(
     select(s.run.c.id)
     .where(s.run.c.status == "queued", s.run.c.priority <= _P("priority"))
@@ -94,6 +99,11 @@ def enqueued(tx: Tx, most: int) -> int:
 def waiting(tx: Tx, priority: int, most: int) -> int:
     """How many runs of this priority or a more urgent one wait to begin, counted up to `most`."""
     return len(tx.rows(_WAITING, priority=priority, most=most))
+
+
+def queued_since(tx: Tx, before: int, most: int) -> list[RunRow]:
+    """Runs that should execute and were left so since before a time, oldest first."""
+    return [run_row(row) for row in tx.rows(_QUEUED_SINCE, before=before, most=most)]
 
 
 @functools.cache

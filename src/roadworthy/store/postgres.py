@@ -20,6 +20,7 @@ from sqlalchemy import Text, any_, bindparam, false, func, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from roadworthy.clock import MICROS
 from roadworthy.errors import (
     RoadworthyError,
     RunError,
@@ -238,6 +239,14 @@ class PostgresDatabase(Database):
         connection = self.connect()
         connection.execute(f"LISTEN {CHANNEL}")
         return connection
+
+    def clock_apart(self, now: int) -> float:
+        """By the server's clock, half the way there and back not counted."""
+
+        def ask(tx: Tx) -> float:
+            return now / MICROS - float(tx.value("SELECT extract(epoch FROM clock_timestamp())"))
+
+        return self.read(ask)
 
     def version(self, connection: Any) -> str | None:  # noqa: ANN401 - as declared
         """Which schema the database has."""
