@@ -136,8 +136,8 @@ class Cluster:
 
     @property
     def said(self) -> str:
-        """The last that the workers logged."""
-        return self._log.read_text(encoding="utf-8", errors="replace")[-6_000:]
+        """What the workers logged."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
 
     async def unfinished(self) -> str:
         """The runs that are not over, and their jobs."""
@@ -145,10 +145,18 @@ class Cluster:
             rows = await (await connection.execute(_OPEN)).fetchall()
         return "\n".join(map(str, [*rows, await self.living()]))
 
+    async def stacks(self) -> str:
+        """Where each worker is, thread by thread."""
+        for worker in self.workers:
+            if worker.alive and not worker.stopped:
+                worker.signal(signal.SIGUSR1)
+        await _CLOCK.sleep(1)  # a dump tells nobody that it is written
+        return self.said[-20_000:]
+
     def fill(self) -> None:
         """Begin as many workers as are missing."""
         self.workers = [worker for worker in self.workers if not worker.killed]
-        assert all(worker.alive for worker in self.workers), f"a worker ended: {self.said}"
+        assert all(worker.alive for worker in self.workers), f"a worker ended: {self.said[-6_000:]}"
         while len(self.workers) < self._most:
             self.one_more()
 

@@ -31,7 +31,7 @@ from tests.chaos.shop import open_runtime
 from tests.chaos.world import World
 
 SEED = 20261121
-AT_ONCE = 4  # trials of seven runs in flight
+AT_ONCE = 6  # trials of seven runs in flight
 _CLOCK = SystemClock()
 
 
@@ -111,7 +111,7 @@ async def trial(folder: Path, events: int, seed: int) -> dict[str, object]:
                 try:
                     seen = await _under(load, cluster, outside, draw, events)
                 except BaseException:
-                    print(cluster.said)  # noqa: T201 -- shown when it fails
+                    print(await cluster.stacks())  # noqa: T201 -- shown when it fails
                     print(await cluster.unfinished())  # noqa: T201 -- the same
                     raise
         audit = Audit.of(postgres.url, world)
@@ -140,7 +140,7 @@ async def _under(
             lanes.create_task(load.lane())
         async with asyncio.TaskGroup() as befalling:
             for _ in range(events):
-                await _progress(outside, draw.randint(5, 40))
+                await _progress(outside, draw.randint(10, 60))
                 name, event = cluster.event(draw)
                 seen[name] += 1
                 befalling.create_task(event)
