@@ -166,13 +166,16 @@ class Cluster:
         return self.workers[-1]
 
     async def living(self) -> dict[int, str]:
-        """Identities by process id; empty while the server is away."""
+        """Identities by process id; none while the server is away."""
+        return await self._seen() or {}
+
+    async def _seen(self) -> dict[int, str] | None:
         try:
             async with await psycopg.AsyncConnection.connect(self.postgres.url) as connection:
                 cursor = await connection.execute(_LIVING)
                 return {row[1]: row[0] for row in await cursor.fetchall()}
         except psycopg.Error:
-            return {}
+            return None
 
     async def kill(self, worker: Worker) -> None:
         """kill -9; another takes its place."""
@@ -188,8 +191,8 @@ class Cluster:
         try:
 
             async def dead() -> bool:
-                found = await self.living()
-                return bool(found) and worker.pid not in found
+                found = await self._seen()
+                return found is not None and worker.pid not in found
 
             await until(dead, 30, "a stopped worker's lease ends")
             worker.signal(signal.SIGCONT)
