@@ -48,6 +48,7 @@ class Postgres:
     """A server of our own, that can be restarted under those who use it."""
 
     def __init__(self, folder: Path) -> None:
+        folder.parent.chmod(0o755)  # as root the server runs as a user of its own
         self._server = postgres_server.get_server(folder, cleanup_mode="delete")
         self.url = self._server.get_uri()
         self._folder = folder
@@ -70,11 +71,11 @@ class Postgres:
 class Worker:
     """A `roadworthy worker` process."""
 
-    def __init__(self, target: str, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, target: str, environment: dict[str, str], log: Path, *options: str) -> None:
         self.stopped = self.killed = False
         with log.open("ab") as said:
             self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                [_COMMAND, "worker", target, "--lease", str(LEASE)],
+                [_COMMAND, "worker", target, *options],
                 env={**os.environ, **environment, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
                 cwd=ROOT,
                 stderr=said,
@@ -162,7 +163,8 @@ class Cluster:
 
     def one_more(self) -> Worker:
         """Begin a worker."""
-        self.workers.append(Worker(self._target, self._environment, self._log))
+        lease = ("--lease", str(LEASE))
+        self.workers.append(Worker(self._target, self._environment, self._log, *lease))
         return self.workers[-1]
 
     async def living(self) -> dict[int, str]:

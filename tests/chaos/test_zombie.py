@@ -26,7 +26,6 @@ from tests.chaos.world import World
 @pytest.fixture
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)  # as root the server runs as a user of its own
         yield Path(name)
 
 
