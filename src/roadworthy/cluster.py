@@ -32,13 +32,16 @@ _AT_ONCE = 500
 
 
 class ClusterKeeper(Keeper):
-    """The housekeeping of one of many processes. work: whether runs execute in this one too."""
+    """The housekeeping of one of many processes. work: whether runs execute in this one too.
+
+    perform: one segment; False when it did not execute here.
+    """
 
     def __init__(
         self,
         executor: Executor,
         live: Live,
-        perform: Callable[[str, int], Awaitable[None]],
+        perform: Callable[[str, int], Awaitable[bool]],
         *,
         work: bool,
         settings: EngineSettings,
@@ -152,10 +155,10 @@ class ClusterKeeper(Keeper):
         """The body of a job."""
         if self._executor.executes(run_id):
             raise StoreUnavailable(f"Run {run_id} has not left this process yet.")
-        await self._perform(run_id, number)
-        row = await self._house.read(lambda tx: runs.get(tx, run_id))
-        if row.status == "queued" and row.dispatch == number:
-            await self._not_here(row)
+        if not await self._perform(run_id, number):
+            row = await self._house.read(lambda tx: runs.get(tx, run_id))
+            if row.status == "queued" and row.dispatch == number:
+                await self._not_here(row)
         self._poked.set()  # its end may have made the next of its conversation executable
 
     async def _not_here(self, row: RunRow) -> None:

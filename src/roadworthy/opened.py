@@ -74,7 +74,7 @@ class Opened:
         self.executor = Executor(self.house)
         self.keeper: Keeper
         if isinstance(database, SqliteDatabase):
-            inline = InlineEngine(self._execute)
+            inline = InlineEngine(self._perform)
             self.keeper = FileKeeper(self.executor, inline, execute=execute)
         else:
             self.keeper = self._cluster(engine, work=execute)
@@ -103,7 +103,11 @@ class Opened:
         self.threads.close()
         await self.house.catalog.close()
 
-    async def _execute(self, run_id: str, job: int | None = None) -> None:
+    async def _perform(self, run_id: str) -> None:
+        await self._execute(run_id)
+
+    async def _execute(self, run_id: str, job: int | None = None) -> bool:
+        """One segment. False: it did not execute here."""
         following: str | None = None
         result: RunResult[Any] | None = None
         left: Exception | None = None
@@ -118,6 +122,7 @@ class Opened:
             self.live.tell(run_id, None if following == run_id else left or result)
         if following is not None:
             self.keeper.wake(following)
+        return result is not None
 
     async def shown(self, event: StreamEvent, row: RunRow) -> StreamEvent:
         """An event as users see it: what they are told in clear text, outputs typed."""

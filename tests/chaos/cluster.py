@@ -31,7 +31,7 @@ SELECT r.id, r.pattern, r.status, r.owner, r.epoch, r.dispatch, r.dispatched,
 FROM run r LEFT JOIN dbos.workflow_status j ON j.workflow_uuid = r.id || ':' || r.dispatch
 WHERE r.status <> 'completed' ORDER BY r.created_at
 """
-_COMMAND = str(Path(sys.executable).parent / "roadworthy")
+COMMAND = str(Path(sys.executable).parent / "roadworthy")
 _LOOK = 0.02
 _CLOCK = SystemClock()
 
@@ -75,7 +75,7 @@ class Worker:
         self.stopped = self.killed = False
         with log.open("ab") as said:
             self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                [_COMMAND, "worker", target, *options],
+                [COMMAND, "worker", target, *options],
                 env={**os.environ, **environment, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
                 cwd=ROOT,
                 stderr=said,
@@ -161,10 +161,10 @@ class Cluster:
         while len(self.workers) < self._most:
             self.one_more()
 
-    def one_more(self) -> Worker:
+    def one_more(self, *options: str) -> Worker:
         """Begin a worker."""
         lease = ("--lease", str(LEASE))
-        self.workers.append(Worker(self._target, self._environment, self._log, *lease))
+        self.workers.append(Worker(self._target, self._environment, self._log, *lease, *options))
         return self.workers[-1]
 
     async def living(self) -> dict[int, str]:

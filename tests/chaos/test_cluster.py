@@ -158,6 +158,7 @@ async def _progress(outside: Server, calls: int) -> None:
     await until(moved, 10, "progress")
 
 
+@pytest.mark.timeout(300)  # some 75 s on a machine that does nothing else
 async def test_nothing_is_lost_and_nothing_happens_twice(folder: Path) -> None:
     await trial(folder, 40, SEED)
 
