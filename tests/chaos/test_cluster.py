@@ -30,6 +30,8 @@ from tests.chaos.outside import Server
 from tests.chaos.shop import open_runtime
 from tests.chaos.world import World
 
+pytestmark = pytest.mark.requirement("REC-8", "TOL-4")
+
 SEED = 20261121
 AT_ONCE = 6  # trials of seven runs in flight
 _CLOCK = SystemClock()

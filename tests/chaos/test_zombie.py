@@ -22,6 +22,8 @@ from tests.chaos.cluster import Cluster, Postgres, until
 from tests.chaos.outside import Server
 from tests.chaos.world import World
 
+pytestmark = pytest.mark.requirement("REC-8", "TOL-4")
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
