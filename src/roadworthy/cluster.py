@@ -38,7 +38,10 @@ _MOST_ENQUEUED = 1_000  # the rest stays in the store, where each tenant gets it
 
 
 class ClusterKeeper(Keeper):
-    """The housekeeping of one of many processes. work: whether runs execute in this one too."""
+    """The housekeeping of one of many processes. work: whether runs execute in this one too.
+
+    perform: one segment; False when it did not execute here.
+    """
 
     def __init__(
         self,

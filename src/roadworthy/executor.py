@@ -176,7 +176,7 @@ class Executor:
             raise
         run = self.begin(loaded, Position(run_id, epoch, len(loaded.events), loaded.seal))
         begun = SegmentStarted(segment=segment, epoch=epoch)
-        requested, commands = await self._commands(run)
+        requested, commands = self._commands(run, loaded)
         parked = poison(loaded.events)
         changed = Succession() if parked else await self._succession(loaded)
         pin = changed.pin
@@ -255,12 +255,11 @@ class Executor:
             )
         run.deps = await stack.enter_async_context(opened)
 
-    async def _commands(self, run: Run) -> tuple[list[RunEvent], list[int]]:
+    def _commands(self, run: Run, loaded: Loaded) -> tuple[list[RunEvent], list[int]]:
         """Take the commands left for this run; what they ask is journaled with its segment."""
-        left = await self.house.read(lambda tx: waits.commands_for(tx, run.id))
         requested: list[RunEvent] = []
         done: list[int] = []
-        for command_id, _, _, by in left:
+        for command_id, _, _, by in loaded.commands:
             requested.append(CancelRequested(by=by))
             done.append(command_id)
         if requested:
@@ -304,6 +303,7 @@ class Executor:
                 row=row,
                 events=events,
                 waits=waits.of_run(tx, run_id),
+                commands=waits.commands_for(tx, run_id),
                 history=history,
                 seal=seal,
             )

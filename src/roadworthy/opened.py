@@ -125,7 +125,7 @@ class Opened:
         await self.house.catalog.close()
 
     async def _execute(self, run_id: str, job: int | None = None) -> bool:
-        """Whether it did execute here."""
+        """One segment. False: it did not execute here."""
         following: str | None = None
         result: RunResult[Any] | None = None
         left: Exception | None = None

@@ -51,6 +51,7 @@ class Loaded:
     row: RunRow
     events: Sequence[RunEvent]
     waits: Sequence[WaitRow]
+    commands: Sequence[tuple[int, str, str, str]] = ()  # (id, run, kind, by), not carried out yet
     history: Sequence[Message]
     seal: Seal
 

@@ -31,7 +31,7 @@ SELECT r.id, r.pattern, r.status, r.owner, r.epoch, r.dispatch, r.dispatched,
 FROM run r LEFT JOIN dbos.workflow_status j ON j.workflow_uuid = r.id || ':' || r.dispatch
 WHERE r.status <> 'completed' ORDER BY r.created_at
 """
-_COMMAND = str(Path(sys.executable).parent / "roadworthy")
+COMMAND = str(Path(sys.executable).parent / "roadworthy")
 _LOOK = 0.02
 _CLOCK = SystemClock()
 
@@ -48,6 +48,7 @@ class Postgres:
     """A server of our own, that can be restarted under those who use it."""
 
     def __init__(self, folder: Path) -> None:
+        folder.parent.chmod(0o755)  # as root the server runs as a user of its own
         self._server = postgres_server.get_server(folder, cleanup_mode="delete")
         self.url = self._server.get_uri()
         self._folder = folder
@@ -70,11 +71,11 @@ class Postgres:
 class Worker:
     """A `roadworthy worker` process."""
 
-    def __init__(self, target: str, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, target: str, environment: dict[str, str], log: Path, *options: str) -> None:
         self.stopped = self.killed = False
         with log.open("ab") as said:
             self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                [_COMMAND, "worker", target, "--lease", str(LEASE)],
+                [COMMAND, "worker", target, *options],
                 env={**os.environ, **environment, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
                 cwd=ROOT,
                 stderr=said,
@@ -136,8 +137,8 @@ class Cluster:
 
     @property
     def said(self) -> str:
-        """The last that the workers logged."""
-        return self._log.read_text(encoding="utf-8", errors="replace")[-6_000:]
+        """What the workers logged."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
 
     async def unfinished(self) -> str:
         """The runs that are not over, and their jobs."""
@@ -145,26 +146,38 @@ class Cluster:
             rows = await (await connection.execute(_OPEN)).fetchall()
         return "\n".join(map(str, [*rows, await self.living()]))
 
+    async def stacks(self) -> str:
+        """Where each worker is, thread by thread."""
+        for worker in self.workers:
+            if worker.alive and not worker.stopped:
+                worker.signal(signal.SIGUSR1)
+        await _CLOCK.sleep(1)  # a dump tells nobody that it is written
+        return self.said[-20_000:]
+
     def fill(self) -> None:
         """Begin as many workers as are missing."""
         self.workers = [worker for worker in self.workers if not worker.killed]
-        assert all(worker.alive for worker in self.workers), f"a worker ended: {self.said}"
+        assert all(worker.alive for worker in self.workers), f"a worker ended: {self.said[-6_000:]}"
         while len(self.workers) < self._most:
             self.one_more()
 
-    def one_more(self) -> Worker:
+    def one_more(self, *options: str) -> Worker:
         """Begin a worker."""
-        self.workers.append(Worker(self._target, self._environment, self._log))
+        lease = ("--lease", str(LEASE))
+        self.workers.append(Worker(self._target, self._environment, self._log, *lease, *options))
         return self.workers[-1]
 
     async def living(self) -> dict[int, str]:
-        """Identities by process id; empty while the server is away."""
+        """Identities by process id; none while the server is away."""
+        return await self._seen() or {}
+
+    async def _seen(self) -> dict[int, str] | None:
         try:
             async with await psycopg.AsyncConnection.connect(self.postgres.url) as connection:
                 cursor = await connection.execute(_LIVING)
                 return {row[1]: row[0] for row in await cursor.fetchall()}
         except psycopg.Error:
-            return {}
+            return None
 
     async def kill(self, worker: Worker) -> None:
         """kill -9; another takes its place."""
@@ -180,8 +193,8 @@ class Cluster:
         try:
 
             async def dead() -> bool:
-                found = await self.living()
-                return bool(found) and worker.pid not in found
+                found = await self._seen()
+                return found is not None and worker.pid not in found
 
             await until(dead, 30, "a stopped worker's lease ends")
             worker.signal(signal.SIGCONT)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 
 from roadworthy import Agent, Budget, Runtime
 from tests.chaos.desk import agent_for
@@ -23,5 +25,6 @@ def open_runtime(url: str, agent: Agent[None, str], *, execute: bool) -> Runtime
 
 
 if "CHAOS_WORLD" in os.environ:
+    faulthandler.register(signal.SIGUSR1)  # where is it? asked when a trial fails
     desk = agent_for(Remote(os.environ["CHAOS_WORLD"]))
     rt = open_runtime(os.environ["CHAOS_STORE"], desk, execute=True)

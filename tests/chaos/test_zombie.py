@@ -22,11 +22,12 @@ from tests.chaos.cluster import Cluster, Postgres, until
 from tests.chaos.outside import Server
 from tests.chaos.world import World
 
+pytestmark = pytest.mark.requirement("REC-8", "TOL-4")
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)  # as root the server runs as a user of its own
         yield Path(name)
 
 

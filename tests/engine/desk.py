@@ -9,11 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 
+from roadworthy.engine.jobs import EngineSettings
+
+PARTITIONED = EngineSettings(
+    queues=tuple(
+        replace(queue, partitioned=queue.name == "turns") for queue in EngineSettings().queues
+    )
+)
 _RECORD = """
 CREATE TABLE run (id text PRIMARY KEY, epoch integer NOT NULL DEFAULT 0,
                   finished integer NOT NULL DEFAULT 0);

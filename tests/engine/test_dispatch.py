@@ -6,6 +6,7 @@ import base64
 import pickle
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ import pytest
 pytest.importorskip("dbos")
 
 from roadworthy.engine.distributed import DbosEngine
-from roadworthy.engine.jobs import EngineSettings, Job
+from roadworthy.engine.jobs import Job
 from roadworthy.errors import ConfigurationError, DeclarationError, StoreUnavailable
-from tests.engine.desk import Desk
+from tests.engine.desk import PARTITIONED, Desk
 
 
 async def never(run_id: str, segment: int) -> None:
@@ -25,7 +26,7 @@ async def never(run_id: str, segment: int) -> None:
 @pytest.fixture
 async def client(desk: Desk) -> AsyncIterator[DbosEngine]:
     """Enqueues; takes nothing."""
-    engine = DbosEngine(desk.url, never)
+    engine = DbosEngine(desk.url, never, PARTITIONED)
     await engine.open(work=False)
     yield engine
     await engine.close(0)
@@ -113,7 +114,7 @@ async def test_a_process_without_work_takes_nothing_and_says_so(
 async def test_jobs_of_another_protocol_version_wait(desk: Desk, client: DbosEngine) -> None:
     desk.worker(version="2")
     await client.enqueue(Job(run_id="old", segment=1))
-    newer = DbosEngine(desk.url, never, EngineSettings(version="2"))
+    newer = DbosEngine(desk.url, never, replace(PARTITIONED, version="2"))
     await newer.open(work=False)
     await newer.enqueue(Job(run_id="new", segment=1))
     desk.until(lambda: desk.status("new:1") == "SUCCESS")

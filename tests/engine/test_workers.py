@@ -22,10 +22,10 @@ from roadworthy.engine.distributed import DbosEngine
 from roadworthy.engine.jobs import EngineSettings, Job
 from roadworthy.engine.leases import Holder, Leases
 from roadworthy.errors import Fenced, StoreError, StoreUnavailable
-from tests.engine.desk import Desk
+from tests.engine.desk import PARTITIONED, Desk
 
 SEED = 20261121
-QUICK = EngineSettings(lease=2.0, beat=0.1)
+QUICK = replace(PARTITIONED, lease=2.0, beat=0.1)
 
 
 async def never(run_id: str, segment: int) -> None:
@@ -35,7 +35,7 @@ async def never(run_id: str, segment: int) -> None:
 @pytest.fixture
 async def client(desk: Desk) -> AsyncIterator[DbosEngine]:
     """Enqueues; takes nothing."""
-    engine = DbosEngine(desk.url, never)
+    engine = DbosEngine(desk.url, never, PARTITIONED)
     await engine.open(work=False)
     yield engine
     await engine.close(0)

@@ -80,7 +80,7 @@ async def main(url: str, options: dict[str, Any]) -> None:
     settings = replace(
         settings,
         queues=tuple(
-            replace(queue, at_once=at_once, partitioned=queue.partitioned and partitioned)
+            replace(queue, at_once=at_once, partitioned=queue.name == "turns" and partitioned)
             for queue in settings.queues
         ),
         version=options.get("version", "1"),

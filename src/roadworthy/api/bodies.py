@@ -185,7 +185,7 @@ class Health(BaseModel):
     """Whether the store can commit and runs are executed; on Postgres with the facts."""
 
     status: Literal["ok", "alarm"] = "ok"
-    alarms: list[str] = []
+    alarms: list[str] | None = None
     workers: int | None = None
     lag: float | None = Field(
         default=None, description="Seconds that the oldest run waits for a worker"

@@ -63,7 +63,7 @@ async def see_conversation(
     return Conversation(conversation=conversation, messages=[_shown(m) for m in messages])
 
 
-@routes.get("/health", tags=["health"])
+@routes.get("/health", tags=["health"], response_model_exclude_none=True)
 async def health(desk: AtDesk) -> Health:
     """503 while the store cannot commit; who executes runs, and how far behind they are."""
     trouble = desk.rt.trouble

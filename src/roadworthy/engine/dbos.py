@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from dbos import DBOS, DBOSClient, EnqueueOptions, Serializer
+from dbos import DBOS, DBOSClient, EnqueueOptions, Serializer, _sys_db
 from dbos._error import DBOSException
 from dbos._serialization import DefaultSerializer
 from dbos._utils import INTERNAL_QUEUE_NAME
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 _NAME = "roadworthy"
 _BATCH = 1_000
+_PAUSE = 1.0
 _ENDED = ["SUCCESS", "ERROR", "CANCELLED"]
 
 
@@ -68,6 +70,23 @@ def _refuse(_self: object, _text: str) -> Any:  # noqa: ANN401 - theirs
 # must still be able to end as ERROR, hence the writer that writes text.
 setattr(DefaultSerializer, "deserialize", _refuse)  # noqa: B010 - a method of theirs
 setattr(DefaultSerializer, "serialize", _Json.serialize)  # noqa: B010 - a method of theirs
+
+
+class _Impatient:
+    """The clock of their calls to the database: between two attempts a second, not a minute.
+
+    A worker must come back soon after its database does; no setting of theirs says so.
+    """
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a module's
+        return getattr(time, name)
+
+    @staticmethod
+    def sleep(seconds: float) -> None:
+        time.sleep(min(seconds, _PAUSE))
+
+
+setattr(_sys_db, "time", _Impatient())  # noqa: B010 - a module of theirs
 
 
 # Its console is off: with a handler there DBOS adds none.
@@ -129,6 +148,18 @@ async def _tick(at: str, context: list[str]) -> None:
     tick = Tick(schedule=schedule, at=datetime.fromisoformat(at), payload=payload)
     with bodies.holding(key):
         await bodies.tick(key, tick)
+
+
+def _launch(loop: asyncio.AbstractEventLoop) -> None:
+    """Bodies execute on `loop`, but it is not held up meanwhile: launching waits for the database.
+
+    DBOS takes the loop that runs in the thread it is launched in.
+    """
+    asyncio._set_running_loop(loop)
+    try:
+        DBOS.launch()
+    finally:
+        asyncio._set_running_loop(None)
 
 
 # --- what we call --------------------------------------------------------------------------
@@ -325,10 +356,10 @@ class Dispatch:
 
         await self._call(register)
 
-    def launch(self, executor: str, bodies: Bodies) -> None:
-        """Take jobs under this identity and execute them on this loop, which it holds for 0.1 s.
+    async def launch(self, executor: str, bodies: Bodies) -> None:
+        """Take jobs under this identity and execute them on this loop.
 
-        Raises: ConfigurationError: another engine takes jobs in this process.
+        Raises: ConfigurationError: another engine takes jobs in this process. StoreUnavailable.
         """
         if _here:
             raise ConfigurationError("One working engine per process: close the other one first.")
@@ -353,7 +384,7 @@ class Dispatch:
                 }
             )
             DBOS.listen_queues([queue.name for queue in settings.queues])
-            DBOS.launch()
+            await self._call(partial(_launch, asyncio.get_running_loop()))
         except (SQLAlchemyError, DBOSException, OSError) as error:
             raise StoreUnavailable(f"The engine cannot start: {error}") from error
 

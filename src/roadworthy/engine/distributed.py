@@ -244,7 +244,7 @@ class DbosEngine:
         await lease.begin()
         self._lease, self._held.taking = lease, True
         try:
-            self._dispatch.launch(lease.id, self)
+            await self._dispatch.launch(lease.id, self)
         except RoadworthyError:
             self._halt()
             await self._leave(lease)
