@@ -10,7 +10,8 @@ import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from sys import maxsize
+from typing import Any, Literal, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -21,8 +22,12 @@ from roadworthy.errors import (
     ConversationBusy,
     IdempotencyConflict,
     NotResumable,
+    ResultConflict,
+    ResultTooLate,
     RunError,
+    ToolError,
     UnknownApproval,
+    UnknownToken,
 )
 from roadworthy.events import InputReceived, RunReopened, RunStarted, RunWaiting, SegmentStarted
 from roadworthy.executor import Executor
@@ -38,7 +43,9 @@ from roadworthy.store.database import Tx
 from roadworthy.store.journal import add_event
 from roadworthy.store.runs import NewRun, RunRow
 from roadworthy.store.waits import WaitRow
+from roadworthy.tool_calls import later
 from roadworthy.tools.registry import Refused
+from roadworthy.tools.results import Rendered, render
 
 RELEASE = "0.1.0"
 MOST_INPUT = 2_000_000
@@ -75,6 +82,15 @@ class Accepted:
 
     run_id: str
     after: int = -1
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A result that was taken. taken: `accepted`; `kept` for a run that a limit ended, should it be
+    resumed; `repeated`: it was there before."""
+
+    run_id: str
+    taken: Literal["accepted", "kept", "repeated"]
 
 
 class Intake:
@@ -147,6 +163,30 @@ class Intake:
 
         if await self._house.journal.commit(Unit(apply=apply)) is not True:
             raise UnknownApproval(f"{wait_id!r} was decided by somebody else meanwhile.")
+
+    async def deliver(self, token: str, result: object, error: str | None) -> Delivery:
+        """Record what became of a call whose result comes later, and make its run executable.
+
+        Raises: UnknownToken, ResultConflict, ResultTooLate; RunError: no such result can be told.
+        """
+        wait = await self._house.read(lambda tx: waits.by_id(tx, later.wait_id(token)))
+        if wait is None:
+            raise UnknownToken("No call waits for a result under this token.")
+        row = await self._house.read(lambda tx: runs.get(tx, wait.run_id))
+        answer = await _delivered(self._house.veil(row), wait.tool, result, error)
+        now = self._house.clock.now()
+        taken = await self._house.journal.commit(
+            Unit(apply=lambda tx: later.take(tx, wait.id, answer, now))
+        )
+        match taken:
+            case "accepted" | "kept" | "repeated":
+                return Delivery(wait.run_id, taken)
+            case "conflict":
+                raise ResultConflict(f"{wait.tool} was given another result under this token.")
+            case "over":
+                raise ResultTooLate(f"The run that called {wait.tool} has ended.")
+            case _:
+                raise ResultTooLate(f"{wait.tool} takes no result any more: it failed before.")
 
     async def check_edit(
         self, run_id: str, tool: str, arguments: Mapping[str, Json] | None
@@ -233,6 +273,22 @@ class Intake:
             release=RELEASE,
         )
         return new, started
+
+
+async def _delivered(veil: Veil, tool: str, result: object, error: str | None) -> Mapping[str, Any]:
+    """A delivery as it is stored: concealed whole, then cut."""
+    if error is not None:
+        if result is not None:
+            raise RunError("Deliver a result or error=, not both.")
+        said: str = render(await veil.conceal(error), tool).text
+        return later.failure("tool_error", said, ours=False)
+    try:
+        whole = render(result, tool, most=maxsize)
+    except ToolError as failed:
+        raise RunError(str(failed)) from None
+    text = await veil.conceal(whole.text)
+    files = await veil.conceal(whole.files)
+    return later.result(Rendered(render(text, tool).text, files), text)
 
 
 def checked_input(given: UserInput) -> Message:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from roadworthy.agent import Agent, Model
 from roadworthy.clock import Clock, SystemClock
@@ -373,7 +373,7 @@ class Runtime:
         """
         opened = self._open
         wait = await opened.house.read(lambda tx: waits.by_id(tx, approval_id))
-        if wait is None or wait.answered_at is not None or wait.kind == "user":
+        if wait is None or wait.answered_at is not None or wait.kind in ("user", "later"):
             raise UnknownApproval(f"No open approval {approval_id!r}; it may be decided already.")
         if decision not in get_args(Decision):
             raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
@@ -391,6 +391,21 @@ class Runtime:
             answer["arguments"] = dict(arguments)
         await opened.intake.answer(wait.id, wait.run_id, answer)
         opened.keeper.wake(wait.run_id)
+
+    async def deliver(
+        self, token: str, result: object = None, *, error: str | None = None
+    ) -> Literal["accepted", "kept", "repeated"]:
+        """The result of a call with `later=True`, or why there is none. token: its `run.key`.
+
+        "accepted": recorded, the run goes on; "repeated": the same came before, nothing changes;
+        "kept": a limit has ended the run, which finds it when it is resumed.
+        Raises: UnknownToken; ResultConflict: another result came before; ResultTooLate: the call
+        or its run is over; RunError: a tool could not return this.
+        """
+        opened = self._open
+        delivery = await opened.intake.deliver(token, result, error)
+        opened.keeper.wake(delivery.run_id)
+        return delivery.taken
 
     async def cancel(self, run_id: str, *, by: str = "") -> None:
         """Ask a run to stop: reads and model calls are interrupted, effects are not.

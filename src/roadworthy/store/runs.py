@@ -152,6 +152,9 @@ _WAKE = Statement(
     .where(s.run.c.id == _P("run_id"), status_in("waiting", "escalated"))
     .values(status="queued", dispatch=s.run.c.dispatch + 1, updated_at=_P("now"))
 )
+_HOLD = Statement(  # portable: an update locks its row
+    update(s.run).where(s.run.c.id == _P("run_id")).values(updated_at=s.run.c.updated_at)
+)
 _REOPEN = Statement(
     update(s.run)
     .where(s.run.c.id == _P("run_id"), status_in("partial", "stopped"))
@@ -360,6 +363,15 @@ def again(tx: Tx, run_id: str, job: int, now: int) -> bool:
 def wake(tx: Tx, run_id: str, now: int) -> bool:
     """Make a waiting run executable again. An ended one stays as it is."""
     return bool(tx.run(_WAKE, run_id=run_id, now=now))
+
+
+def hold(tx: Tx, run_id: str) -> RunRow:
+    """One run as it stands until this commit: nobody suspends or ends it meanwhile.
+
+    Raises: UnknownRun.
+    """
+    tx.run(_HOLD, run_id=run_id)
+    return get(tx, run_id)
 
 
 def reopen(tx: Tx, run_id: str, now: int) -> bool:

@@ -2,6 +2,7 @@
 
 from roadworthy.tool_calls.cache import forget_expired
 from roadworthy.tool_calls.call import Hands
+from roadworthy.tool_calls.later import wait_row
 from roadworthy.tool_calls.plan import ASK_USER, ESCALATE, may_ask
 from roadworthy.tool_calls.turn import Carried, ToolCalls, watch
 
@@ -13,5 +14,6 @@ __all__ = [
     "ToolCalls",
     "forget_expired",
     "may_ask",
+    "wait_row",
     "watch",
 ]
