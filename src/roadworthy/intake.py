@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from sys import maxsize
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -35,7 +35,7 @@ from roadworthy.limits import Limits
 from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
 from roadworthy.privacy import Veil
 from roadworthy.record import Loaded, options_to
-from roadworthy.result import is_resumable
+from roadworthy.result import Decision, is_resumable
 from roadworthy.run import Position, RunOptions, Unit
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
@@ -108,7 +108,7 @@ class Intake:
         commit that accepts it claims it too and opens its first segment.
         Raises: IdempotencyConflict, ConversationBusy, StoreError.
         """
-        _check_ids(request)
+        check_ids(request)
         now = self._house.clock.now()
         run_id = f"run_{now:x}{secrets.token_hex(5)}"
         if self._house.privacy is not None:
@@ -147,6 +147,29 @@ class Intake:
             self._executor.begin(fresh, position)
             return Accepted(run_id)
         return cast(Accepted, accepted)
+
+    async def decide(self, wait_id: str, answer: Mapping[str, Any]) -> str:
+        """A person's decision on a waiting call. Returns the run that goes on with it.
+
+        Raises: UnknownApproval: no such, or decided already; RunError: it cannot be decided so.
+        """
+        wait = await self._house.read(lambda tx: waits.by_id(tx, wait_id))
+        if wait is None or wait.answered_at is not None or wait.kind in ("user", "later"):
+            raise UnknownApproval(f"No open approval {wait_id!r}; it may be decided already.")
+        decision, arguments = answer["decision"], answer.get("arguments")
+        if decision not in get_args(Decision):
+            raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
+        if decision == "edit" and wait.kind == "unknown_outcome":
+            raise RunError(
+                "This asks whether a call happened: approve (it did not, run it), respond (it did, "
+                "with its result as note=) or reject (leave it)."
+            )
+        if decision == "edit":
+            await self.check_edit(wait.run_id, wait.tool, arguments)
+        elif arguments is not None:
+            raise RunError('arguments= belongs to "edit".')
+        await self.answer(wait.id, wait.run_id, answer)
+        return wait.run_id
 
     async def answer(self, wait_id: str, run_id: str, answer: Mapping[str, Any]) -> None:
         """Answer a wait once and make its run executable. Raises: UnknownApproval."""
@@ -200,6 +223,18 @@ class Intake:
         )
         if isinstance(checked, Refused):
             raise RunError(checked.message)
+
+    async def cancel(self, run_id: str, by: str) -> None:
+        """Leave the command for whoever executes the run. Raises: UnknownRun."""
+        await self._house.read(lambda tx: runs.get(tx, run_id))
+        now = self._house.clock.now()
+
+        def leave(tx: Tx) -> None:
+            if runs.get(tx, run_id).status in ("queued", "running", "waiting", "escalated"):
+                waits.add_command(tx, run_id, "cancel", by, now)
+                runs.wake(tx, run_id, now)
+
+        await self._house.journal.commit(Unit(apply=leave))
 
     async def reopen(self, run_id: str, limits: Limits | None) -> None:
         """Make an ended run executable again. Raises: NotResumable."""
@@ -321,7 +356,7 @@ def _listed(given: object) -> Sequence[object]:
     return given if isinstance(given, list | tuple) else [given]
 
 
-def _check_ids(request: Request) -> None:
+def check_ids(request: Request) -> None:
     """Raises: RunError: an id is empty or no valid text."""
     ids: dict[str, object] = {
         "user": request.user.id,

@@ -41,6 +41,7 @@ class Keeper(ABC):
         self._executor = executor
         self._house = executor.house
         self._tasks: list[asyncio.Task[None]] = []
+        self.fire: Callable[[], Awaitable[None]] | None = None  # starts what is scheduled
 
     @property
     def glance(self) -> float | None:
@@ -88,6 +89,12 @@ class Keeper(ABC):
                 log.warning("%s waits for the store: %s", what, error)
             except Exception:  # border: housekeeping goes on, whatever one round met
                 log.exception("%s failed; it is tried again", what)
+
+    async def due(self) -> None:
+        """Act on the deadlines and schedules whose time has come by the injected clock."""
+        await self._expire()
+        if self.fire is not None:
+            await self.fire()
 
     async def _expire(self) -> None:
         """A wait whose deadline has passed is answered with what that means for its kind."""
@@ -179,7 +186,7 @@ class FileKeeper(Keeper):
     async def _keep(self) -> None:
         await self._renew()
         if self.owner:
-            await self._expire()
+            await self.due()
             await self.start_unfinished()  # also what was left while the store was full
 
     async def _listen(self) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast
 
 from roadworthy.agent import Agent, Model
 from roadworthy.clock import Clock, SystemClock
 from roadworthy.context import User
-from roadworthy.errors import ConfigurationError, RunError, UnknownApproval
+from roadworthy.errors import ConfigurationError
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
 from roadworthy.executor import Replayed
 from roadworthy.intake import Accepted, Request, checked_input
@@ -24,15 +24,15 @@ from roadworthy.messages import Json, Message, UserInput
 from roadworthy.models.catalog import Catalog
 from roadworthy.models.providers import ProviderOptions
 from roadworthy.opened import Opened
-from roadworthy.privacy import Privacy, Veil
+from roadworthy.privacy import Privacy
 from roadworthy.result import Decision, RunResult
-from roadworthy.run import RunOptions, Unit
+from roadworthy.run import RunOptions
 from roadworthy.settings import Settings, set_up_logging
-from roadworthy.store import migrations, runs, waits
-from roadworthy.store.database import Tx
+from roadworthy.store import migrations, runs
 from roadworthy.store.opening import open_database
 from roadworthy.store.runs import RunRow
-from roadworthy.transcript import transcript
+from roadworthy.store.schedules import Schedule
+from roadworthy.timetable import Missed
 
 T = TypeVar("T")
 Deps = TypeVar("Deps")
@@ -372,25 +372,10 @@ class Runtime:
         RunError: the arguments do not fit the tool.
         """
         opened = self._open
-        wait = await opened.house.read(lambda tx: waits.by_id(tx, approval_id))
-        if wait is None or wait.answered_at is not None or wait.kind in ("user", "later"):
-            raise UnknownApproval(f"No open approval {approval_id!r}; it may be decided already.")
-        if decision not in get_args(Decision):
-            raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
-        if decision == "edit" and wait.kind == "unknown_outcome":
-            raise RunError(
-                "This asks whether a call happened: approve (it did not, run it), respond (it did, "
-                "with its result as note=) or reject (leave it)."
-            )
-        if decision == "edit":
-            await opened.intake.check_edit(wait.run_id, wait.tool, arguments)
-        elif arguments is not None:
-            raise RunError('arguments= belongs to "edit".')
         answer: dict[str, Any] = {"decision": decision, "by": by, "note": note}
         if arguments is not None:
             answer["arguments"] = dict(arguments)
-        await opened.intake.answer(wait.id, wait.run_id, answer)
-        opened.keeper.wake(wait.run_id)
+        opened.keeper.wake(await opened.intake.decide(approval_id, answer))
 
     async def deliver(
         self, token: str, result: object = None, *, error: str | None = None
@@ -413,15 +398,7 @@ class Runtime:
         An ended run stays as it is. Raises: UnknownRun.
         """
         opened = self._open
-        await opened.house.read(lambda tx: runs.get(tx, run_id))
-        now = self._clock.now()
-
-        def leave(tx: Tx) -> None:
-            if runs.get(tx, run_id).status in ("queued", "running", "waiting", "escalated"):
-                waits.add_command(tx, run_id, "cancel", by, now)
-                runs.wake(tx, run_id, now)
-
-        await opened.journal.commit(Unit(apply=leave))
+        await opened.intake.cancel(run_id, by)
         await opened.keeper.hear()
 
     async def resume(self, run_id: str, *, limits: Limits | None = None) -> None:
@@ -437,26 +414,53 @@ class Runtime:
         await opened.intake.reopen(run_id, limits)
         opened.keeper.wake(run_id)
 
+    async def schedule(  # noqa: PLR0913 - a declaration
+        self,
+        name: str,
+        pattern: Agent[Any, Any],
+        input: UserInput,
+        *,
+        cron: str,
+        user: User | str = "anonymous",
+        conversation: str | None = None,
+        options: RunOptions | None = None,
+        missed: Missed = "once",
+    ) -> Schedule:
+        """Make this request at every instant of `cron`, from now on, each once however many
+        processes there are. It is kept in the store: declaring it again changes what is different.
+
+        cron: minute, hour, day of the month, month, day of the week, in UTC. missed: of instants
+        at which no process was there, `once` makes the last one up, `skip` none.
+        Raises: DeclarationError: no such cron. RunError, ConfigurationError: as `start`.
+        """
+        request = self._request(
+            pattern, input, user=user, conversation=conversation, key=None, options=options
+        )
+        opened = self._open
+        opened.executor.register(pattern)
+        await opened.check(request)
+        return await opened.timetable.add(name, cron, request, missed)
+
+    async def unschedule(self, name: str) -> bool:
+        """Start no further run of a schedule. False: there is none of this name."""
+        return await self._open.timetable.remove(name)
+
+    async def schedules(self) -> list[Schedule]:
+        """Every schedule of the store, by name."""
+        return await self._open.timetable.all()
+
+    async def catch_up(self) -> None:
+        """Act now on deadlines and schedules whose time has come. It is done each second anyway:
+        a test that moved its clock need not wait for that."""
+        await self._open.keeper.due()
+
     async def history(self, conversation: str, *, user: User | str | None = None) -> list[Message]:
         """All messages of a conversation, oldest first.
 
         With `user`, only that user's own conversation (and of that tenant) is shown; another's
         reads as empty.
         """
-        who = User(user) if isinstance(user, str) else user
-        tenant = who.tenant if who is not None else ""
-
-        def read(tx: Tx) -> list[Message]:
-            owner = runs.conversation_user(tx, tenant, conversation)
-            if who is not None and owner != who.id:
-                return []
-            found: list[Message] = []
-            for earlier in runs.events_before(tx, tenant, conversation, None):
-                found += transcript(earlier)
-            return found
-
-        house = self._open.house
-        return await Veil(house.privacy, tenant, conversation).reveal(await house.read(read))
+        return await self._open.history(conversation, User(user) if isinstance(user, str) else user)
 
     async def runs(self, most: int = 50) -> list[RunRow]:
         """The newest runs."""

@@ -1,4 +1,4 @@
-"""The command line: `roadworthy run`, `chat`, `runs`, `replay`, `serve`.
+"""The command line: `roadworthy run`, `chat`, `runs`, `schedules`, `replay`, `serve`.
 
 The table below loads a command's module when it is called, so that `--help` is quick. Exit codes:
 0 completed, 1 failed or stopped, 2 wrong usage or setup, 3 waiting for a person, 4 partial.
@@ -23,6 +23,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("run", "Run an agent of a file once and print its answer."),
     "chat": ("chat", "Talk to an agent of a file in the terminal."),
     "runs": ("runs", "List runs, show one, cancel or resume it."),
+    "schedules": ("schedules", "List the schedules, or remove one."),
     "replay": ("replay", "Re-execute a recorded run without any call; say what would differ."),
     "serve": ("serve", "Serve a file's agents over HTTP, with a page to watch them."),
 }

@@ -179,3 +179,20 @@ tool_cache = Table(
     Column("result", Text, nullable=False),  # payload id
     Column("expires", BigInteger, nullable=False),
 )
+
+schedule = Table(
+    "schedule",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("pattern", Text, nullable=False),
+    Column("cron", Text, nullable=False),  # five fields, UTC
+    Column("missed", Text, nullable=False),  # once | skip
+    Column("tenant", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("conversation", Text),
+    Column("body", Text, nullable=False),  # payload id of the input and the options
+    Column("next_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger),
+    Column("last_run", Text),
+    Index("schedule_by_time", "next_at"),
+)

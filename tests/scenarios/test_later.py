@@ -1,0 +1,711 @@
+"""Results that arrive later: by webhook, from any process, an hour or a month after the call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from roadworthy import (
+    Agent,
+    DeclarationError,
+    File,
+    Limits,
+    NotApplied,
+    Price,
+    RunContext,
+    RunResult,
+    Runtime,
+    Tool,
+    ToolCall,
+    ToolError,
+    tool,
+)
+from roadworthy.api import create_app
+from roadworthy.errors import (
+    ResultConflict,
+    ResultTooLate,
+    RunError,
+    UnknownApproval,
+    UnknownToken,
+)
+from roadworthy.events import (
+    RunWaiting,
+    SegmentStarted,
+    ToolAcknowledged,
+    ToolFailed,
+    ToolIntended,
+    ToolRefused,
+    ToolSucceeded,
+)
+from roadworthy.testing import FakeClock, ScriptedModel
+from tests.properties.snapshots import Snapshots
+from tests.scenarios.test_privacy import ANA, Vault
+from tests.scenarios.world import Given, journal, of_kind, url
+
+DAY = 86_400.0
+PRICE = Price(input=1, output=10)
+
+
+@dataclass
+class Carrier:
+    """A service that answers when it likes. `during`: what happens while it is being asked."""
+
+    tokens: list[str] = field(default_factory=list)
+    parcels: list[str] = field(default_factory=list)
+    during: Callable[[str], Awaitable[object]] | None = None
+    says: Any = None
+
+    def tool(self, **options: Given) -> Tool[None]:
+        options = {"effect": "write", "later": True} | options
+
+        @tool(**options)
+        async def ship(run: RunContext[None], parcel: str) -> object:
+            """Ship. parcel: such as P-1."""
+            self.tokens.append(run.key)
+            self.parcels.append(parcel)
+            if self.during is not None:
+                return await self.during(run.key)
+            return self.says
+
+        return ship
+
+
+def ship(parcel: str) -> ToolCall:
+    return ToolCall("ship", {"parcel": parcel})
+
+
+def shipper(carrier: Carrier, *script: Given, tools: Sequence[Tool[None]] = (), **options: Given):  # type: ignore[no-untyped-def]
+    script = script or (ship("P-1"), "It is shipped.")
+    limits = options.pop("limits", Limits())
+    model = ScriptedModel(list(script), price=PRICE)
+    return Agent("shipper", model=model, tools=[carrier.tool(**options), *tools], limits=limits)
+
+
+def told(agent: Agent) -> tuple[str, ...]:
+    """The results that its model saw last."""
+    model: Any = agent.model
+    results: tuple[str, ...] = model.requests[-1].results
+    return results
+
+
+# --- the story ------------------------------------------------------------------------------
+
+
+async def test_a_result_that_arrives_later_wakes_the_run_and_is_told_to_the_model(
+    tmp_path: Path,
+) -> None:
+    carrier = Carrier(says="queued as 7")
+    agent = shipper(carrier)
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        assert (waiting.status, waiting.waiting, waiting.question) == ("waiting", (), None)
+        assert waiting.report.missing == ("the result of ship",)
+        (begun,) = await of_kind(rt, waiting.run_id, ToolAcknowledged)
+        (wait,) = await of_kind(rt, waiting.run_id, RunWaiting)
+        assert await rt.deliver(carrier.tokens[0], {"tracking": "T-9"}) == "accepted"
+        done = await rt.result(waiting.run_id)
+        (outcome,) = await of_kind(rt, waiting.run_id, ToolSucceeded)
+        replayed = await rt.replay(waiting.run_id)
+    assert (done.status, done.text) == ("completed", "It is shipped.")
+    assert told(agent) == ('{"tracking":"T-9"}',)
+    assert (begun.message, outcome.source, carrier.parcels) == ("queued as 7", "later", ["P-1"])
+    assert (wait.kind, wait.deadline) == ("later", begun.expires)
+    assert begun.expires - begun.at == pytest.approx(7 * DAY * 1e6, rel=0.01)
+    assert replayed.differences == ()
+
+
+async def test_it_waits_as_a_row_and_any_process_takes_the_result(tmp_path: Path) -> None:
+    carrier = Carrier()
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(shipper(carrier), "Ship P-1")
+    async with Runtime(url(tmp_path), execute=False) as rt:  # knows no agent
+        assert await rt.deliver(carrier.tokens[0], "T-9") == "accepted"
+        assert (await rt.find(waiting.run_id)).status == "queued"
+    agent = shipper(carrier)
+    async with Runtime(url(tmp_path), patterns=[agent]) as rt:
+        done = await rt.wait(waiting.run_id)
+    assert (done.status, told(agent), carrier.parcels) == ("completed", ("T-9",), ["P-1"])
+
+
+async def test_the_token_cannot_be_guessed_and_is_not_recorded(tmp_path: Path) -> None:
+    carrier = Carrier()
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(shipper(carrier), "Ship P-1")
+        other = await rt.run(shipper(carrier), "Ship P-1")
+        recorded = repr(await journal(rt, waiting.run_id))
+        (intended,) = await of_kind(rt, waiting.run_id, ToolIntended)
+        for guess in (waiting.run_id, intended.idempotency_key, "", "x" * 40):
+            with pytest.raises(UnknownToken):
+                await rt.deliver(guess, "T-9")
+        with pytest.raises(UnknownApproval):
+            await rt.resolve(intended.idempotency_key, "respond", by="eve", note="T-9")
+        assert (await rt.result(other.run_id)).status == "waiting"
+    first, second = carrier.tokens
+    assert first != second
+    assert first not in recorded
+    assert waiting.run_id not in first
+
+
+async def test_a_delivery_sent_again_changes_nothing_and_another_one_is_a_conflict(
+    tmp_path: Path,
+) -> None:
+    carrier = Carrier()
+    agent = shipper(carrier)
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        (token,) = carrier.tokens
+        taken = [await rt.deliver(token, {"tracking": "T-9"}) for _ in range(3)]
+        with pytest.raises(ResultConflict):
+            await rt.deliver(token, {"tracking": "T-8"})
+        with pytest.raises(ResultConflict):
+            await rt.deliver(token, error="lost")
+        done = await rt.result(waiting.run_id)
+        assert await rt.deliver(token, {"tracking": "T-9"}) == "repeated"  # the run is over
+        with pytest.raises(ResultConflict):
+            await rt.deliver(token, {"tracking": "T-8"})
+        segments = await of_kind(rt, waiting.run_id, SegmentStarted)
+    assert taken == ["accepted", "repeated", "repeated"]
+    assert (done.status, told(agent), len(segments)) == ("completed", ('{"tracking":"T-9"}',), 2)
+
+
+async def test_many_deliveries_at_once_are_one(tmp_path: Path) -> None:
+    carrier = Carrier()
+    agent = shipper(carrier)
+    async with Runtime(url(tmp_path)) as rt, Runtime(url(tmp_path), execute=False) as other:
+        waiting = await rt.run(agent, "Ship P-1")
+        (token,) = carrier.tokens
+        taken: list[str] = []
+
+        async def deliver(process: Runtime, result: str) -> None:
+            try:
+                taken.append(await process.deliver(token, result))
+            except ResultConflict:
+                taken.append("conflict")
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(12):
+                process = rt if number % 2 else other
+                group.create_task(deliver(process, "T-9" if number % 3 else "T-8"))
+        done = await rt.result(waiting.run_id)
+    assert taken.count("accepted") == 1
+    assert sorted(set(taken)) == ["accepted", "conflict", "repeated"]
+    assert (done.status, len(told(agent))) == ("completed", 1)
+
+
+async def test_an_error_that_arrives_later_is_told_to_the_model(tmp_path: Path) -> None:
+    carrier = Carrier()
+    agent = shipper(carrier)
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        with pytest.raises(RunError, match="not both"):
+            await rt.deliver(carrier.tokens[0], "T-9", error="lost")
+        with pytest.raises(RunError, match="bytes"):
+            await rt.deliver(carrier.tokens[0], b"T-9")
+        await rt.deliver(carrier.tokens[0], error="No truck today.")
+        done = await rt.result(waiting.run_id)
+        (failed,) = await of_kind(rt, waiting.run_id, ToolFailed)
+    assert (done.status, failed.code, told(agent)) == (
+        "completed",
+        "tool_error",
+        ("No truck today.",),
+    )
+
+
+async def test_files_come_later_too(tmp_path: Path) -> None:
+    carrier = Carrier()
+    agent = shipper(carrier)
+    label = File(media_type="image/png", data=b"png", name="label.png")
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        assert await rt.deliver(carrier.tokens[0], [label]) == "accepted"
+        assert await rt.deliver(carrier.tokens[0], [label]) == "repeated"
+        await rt.result(waiting.run_id)
+        (outcome,) = await of_kind(rt, waiting.run_id, ToolSucceeded)
+    assert [file.data for file in outcome.result.files] == [b"png"]
+
+
+# --- when it comes at another moment ----------------------------------------------------------
+
+
+async def test_a_result_that_comes_before_the_call_has_returned_is_used(tmp_path: Path) -> None:
+    async with Runtime(url(tmp_path)) as rt, Runtime(url(tmp_path), execute=False) as webhook:
+        carrier = Carrier(during=lambda token: webhook.deliver(token, "T-9"))
+        agent = shipper(carrier)
+        done = await rt.run(agent, "Ship P-1")
+        replayed = await rt.replay(done.run_id)
+    assert (done.status, told(agent), carrier.parcels) == ("completed", ("T-9",), ["P-1"])
+    assert replayed.differences == ()
+
+
+async def test_a_result_counts_even_if_the_call_itself_seems_to_fail(tmp_path: Path) -> None:
+    """Its outcome would be unknown; the result says that it took place."""
+    async with Runtime(url(tmp_path)) as rt:
+
+        async def answered_then_cut(token: str) -> None:
+            await rt.deliver(token, "T-9")
+            raise ConnectionError("reset")
+
+        for effect in ("write", "irreversible"):
+            carrier = Carrier(during=answered_then_cut)
+            agent = shipper(carrier, effect=effect)
+            done = await rt.run(agent, "Ship P-1")
+            assert (done.status, told(agent)) == ("completed", ("T-9",))
+            assert carrier.parcels == ["P-1"]
+
+
+async def test_a_result_that_comes_while_the_run_executes_again_is_used(tmp_path: Path) -> None:
+    """Two calls; the second's result arrives while the run is awake for the first's."""
+    carrier = Carrier()
+    both = [ship("P-1"), ship("P-2")]
+    agent = shipper(carrier, both, "Both are shipped.")
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship both")
+        first, second = carrier.tokens
+        async with asyncio.TaskGroup() as group:
+            group.create_task(rt.deliver(first, "T-1"))
+            group.create_task(rt.deliver(second, "T-2"))
+        done = await rt.wait(waiting.run_id)
+        while done.status == "waiting":
+            done = await rt.wait(waiting.run_id)
+    assert (done.status, told(agent)) == ("completed", ("T-1", "T-2"))
+    assert carrier.parcels == ["P-1", "P-2"]
+
+
+async def test_after_the_deadline_the_call_fails_and_a_result_comes_too_late(
+    tmp_path: Path,
+) -> None:
+    clock = FakeClock()
+    carrier = Carrier()
+    agent = shipper(carrier, later_seconds=30 * DAY, limits=Limits(seconds=60))
+    async with Runtime(url(tmp_path), clock=clock) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        await clock.advance(30 * DAY - 1)
+        await rt.catch_up()
+        assert (await rt.result(waiting.run_id)).status == "waiting"
+        await clock.advance(2)
+        await rt.catch_up()
+        done = await rt.result(waiting.run_id)
+        (failed,) = await of_kind(rt, waiting.run_id, ToolFailed)
+        with pytest.raises(ResultTooLate):
+            await rt.deliver(carrier.tokens[0], "T-9")
+        replayed = await rt.replay(waiting.run_id)
+    assert (done.status, failed.code, carrier.parcels) == ("completed", "late", ["P-1"])
+    assert "no result came by 2026-01-31" in told(agent)[0]
+    assert done.usage.seconds < 60  # waiting does not count
+    assert replayed.differences == ()
+
+
+async def test_the_deadline_holds_also_when_nobody_has_looked_yet(tmp_path: Path) -> None:
+    clock = FakeClock()
+    carrier = Carrier()
+    agent = shipper(carrier, later_seconds=DAY)
+    async with Runtime(url(tmp_path), clock=clock) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        await clock.advance(DAY)
+        with pytest.raises(ResultTooLate):
+            await rt.deliver(carrier.tokens[0], "T-9")
+        await rt.catch_up()
+        done = await rt.result(waiting.run_id)
+        (failed,) = await of_kind(rt, waiting.run_id, ToolFailed)
+    assert (done.status, failed.code) == ("completed", "late")
+
+
+async def test_a_result_after_a_cancel_comes_too_late(tmp_path: Path) -> None:
+    carrier = Carrier()
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(shipper(carrier), "Ship P-1")
+        await rt.cancel(waiting.run_id)
+        stopped = await rt.result(waiting.run_id)
+        with pytest.raises(ResultTooLate, match="has ended"):
+            await rt.deliver(carrier.tokens[0], "T-9")
+    assert (stopped.status, stopped.reason) == ("stopped", "cancelled")
+
+
+async def test_a_result_for_a_run_that_a_limit_ended_is_kept_until_it_is_resumed(
+    tmp_path: Path,
+) -> None:
+    """The second tool does not fit the budget, so the turn ends while the first call is out."""
+    carrier = Carrier()
+
+    @tool(effect="write", cost=5, idempotent_by_nature=True)
+    def print_label(parcel: str) -> str:
+        """Print. parcel: such as P-1."""
+        return "printed"
+
+    script = ([ship("P-1"), ToolCall("print_label", {"parcel": "P-1"})], "Shipped and printed.")
+    agent = shipper(carrier, *script, tools=[print_label], limits=Limits(usd="1"))
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        await rt.deliver(carrier.tokens[0], "T-9")
+        ended = await rt.result(waiting.run_id)
+        assert (ended.status, ended.reason) == ("partial", "budget")
+        assert await rt.deliver(carrier.tokens[0], "T-9") == "repeated"
+        await rt.resume(waiting.run_id, limits=Limits(usd="20"))
+        done = await rt.result(waiting.run_id)
+    assert (done.status, told(agent)) == ("completed", ("T-9", "printed"))
+    assert carrier.parcels == ["P-1"]
+
+
+async def test_a_result_is_kept_for_a_run_that_ended_while_its_call_was_out(
+    tmp_path: Path,
+) -> None:
+    carrier = Carrier()
+    costly = [ship("P-1"), ToolCall("track", {"parcel": "P-1"})]
+
+    @tool(effect="write", cost=5, later=True, name="track")
+    def track(run: RunContext[None], parcel: str) -> None:
+        """Track. parcel: such as P-1."""
+        carrier.tokens.append(run.key)
+
+    agent = shipper(carrier, costly, "All done.", tools=[track], limits=Limits(usd="1"))
+    async with Runtime(url(tmp_path)) as rt:
+        ended = await rt.run(agent, "Ship P-1")
+        assert (ended.reason, len(carrier.tokens)) == ("budget", 1)
+        assert await rt.deliver(carrier.tokens[0], "T-9") in ("kept",)
+        assert await rt.deliver(carrier.tokens[0], "T-9") == "repeated"
+        await rt.resume(ended.run_id, limits=Limits(usd="20"))
+        waiting = await rt.result(ended.run_id)
+        assert waiting.status == "waiting"
+        await rt.deliver(carrier.tokens[1], "on its way")
+        done = await rt.result(ended.run_id)
+    assert (done.status, told(agent)) == ("completed", ("T-9", "on its way"))
+    assert carrier.parcels == ["P-1"]
+
+
+# --- several, and others beside them ----------------------------------------------------------
+
+
+async def test_several_of_one_turn_are_independent_and_all_are_awaited(tmp_path: Path) -> None:
+    carrier = Carrier()
+    three = [ship("P-1"), ship("P-2"), ship("P-3")]
+    agent = shipper(carrier, three, "All are shipped.")
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship all")
+        assert carrier.parcels == ["P-1", "P-2", "P-3"]  # none waits for another
+        tokens = list(carrier.tokens)
+        for token, result in ((tokens[2], "T-3"), (tokens[0], "T-1")):
+            await rt.deliver(token, result)
+            assert (await rt.result(waiting.run_id)).status == "waiting"
+        await rt.deliver(tokens[1], error="lost")
+        done = await rt.result(waiting.run_id)
+        replayed = await rt.replay(waiting.run_id)
+    assert (done.status, told(agent)) == ("completed", ("T-1", "lost", "T-3"))
+    assert carrier.parcels == ["P-1", "P-2", "P-3"]
+    assert replayed.differences == ()
+
+
+async def test_the_same_call_again_waits_for_the_result_of_the_first(tmp_path: Path) -> None:
+    carrier = Carrier()
+    agent = shipper(carrier, [ship("P-1"), ship("P-1")], "It is shipped.")
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        await rt.deliver(carrier.tokens[0], "T-1")
+        done = await rt.result(waiting.run_id)
+    assert (done.status, carrier.parcels) == ("completed", ["P-1"])
+    assert "Already done" in told(agent)[1]
+
+
+async def test_reads_finish_first_and_an_effect_behind_keeps_its_place(tmp_path: Path) -> None:
+    carrier = Carrier()
+    done: list[str] = []
+
+    @tool(effect="read")
+    def look() -> str:
+        """Look."""
+        done.append("look")
+        return "seen"
+
+    @tool(effect="write", idempotent_by_nature=True)
+    def notify() -> str:
+        """Notify."""
+        done.append("notify")
+        return "notified"
+
+    calls = [ship("P-1"), ToolCall("notify", {}), ship("P-2"), ToolCall("look", {})]
+    for how in ("result", "error"):
+        done.clear()
+        carrier = Carrier()
+        agent = shipper(carrier, calls, "Done.", tools=[look, notify])
+        async with Runtime(url(tmp_path)) as rt:
+            waiting = await rt.run(agent, "Go")
+            assert (done, carrier.parcels) == (["look"], ["P-1"])
+            await rt.deliver(carrier.tokens[0], **{how: "T-1"})
+            after = await rt.result(waiting.run_id)
+            if how == "error":
+                refused = await of_kind(rt, waiting.run_id, ToolRefused)
+                assert (after.status, done) == ("completed", ["look"])
+                assert [r.code for r in refused] == ["not_attempted", "not_attempted"]
+                continue
+            assert (after.status, done, carrier.parcels) == (
+                "waiting",
+                ["look", "notify"],
+                ["P-1", "P-2"],
+            )
+            await rt.deliver(carrier.tokens[1], "T-2")
+            assert (await rt.result(waiting.run_id)).status == "completed"
+        assert told(agent) == ("T-1", "notified", "T-2", "seen")
+
+
+async def test_an_approval_comes_first_and_the_result_after_it(tmp_path: Path) -> None:
+    carrier = Carrier()
+    agent = shipper(carrier, approval="operator")
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        assert carrier.parcels == []
+        edited: Given = {"parcel": "P-2"}
+        await rt.resolve(waiting.waiting[0].id, "edit", by="lea", arguments=edited)
+        waiting = await rt.result(waiting.run_id)
+        assert (waiting.status, waiting.waiting, carrier.parcels) == ("waiting", (), ["P-2"])
+        await rt.deliver(carrier.tokens[0], "T-2")
+        done = await rt.result(waiting.run_id)
+        replayed = await rt.replay(waiting.run_id)
+    assert (done.status, carrier.parcels) == ("completed", ["P-2"])
+    assert told(agent)[0].endswith("T-2")
+    assert replayed.differences == ()
+
+
+async def test_its_cost_is_settled_when_it_is_begun_and_nothing_is_held_meanwhile(
+    tmp_path: Path,
+) -> None:
+    carrier = Carrier()
+    agent = shipper(carrier, cost="0.25", limits=Limits(usd="1"))
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        await rt.deliver(carrier.tokens[0], "T-9")
+        done = await rt.result(waiting.run_id)
+        (outcome,) = await of_kind(rt, waiting.run_id, ToolSucceeded)
+        row = await rt.find(waiting.run_id)
+    assert waiting.usage.nanos - 250_000_000 < 10_000_000
+    assert (outcome.nanos, waiting.usage.nanos >= 250_000_000) == (0, True)
+    assert row.nanos == done.usage.nanos < 2 * 250_000_000
+
+
+async def test_personal_data_in_a_late_result_is_concealed(tmp_path: Path) -> None:
+    carrier = Carrier()
+    agent = shipper(carrier)
+    async with Runtime(url(tmp_path), privacy=Vault()) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        result = {"signed by": ANA}
+        assert await rt.deliver(carrier.tokens[0], result) == "accepted"
+        assert await rt.deliver(carrier.tokens[0], result) == "repeated"
+        await rt.result(waiting.run_id)
+        recorded = repr(await rt.record(waiting.run_id))
+    assert told(agent) == ('{"signed by":"[[EMAIL_1]]"}',)
+    assert ANA not in recorded
+
+
+# --- trouble ----------------------------------------------------------------------------------
+
+
+async def test_a_failure_to_begin_is_the_result_and_the_token_is_worth_nothing(
+    tmp_path: Path,
+) -> None:
+    async def refuse(_: str) -> None:
+        raise ToolError("We do not ship there.")
+
+    carrier = Carrier(during=refuse)
+    agent = shipper(carrier)
+    async with Runtime(url(tmp_path)) as rt:
+        done = await rt.run(agent, "Ship P-1")
+        with pytest.raises(ResultTooLate):
+            await rt.deliver(carrier.tokens[0], "T-9")
+    assert (done.status, told(agent)) == ("completed", ("We do not ship there.",))
+
+
+async def test_what_surely_did_not_begin_is_tried_again_under_the_same_token(
+    tmp_path: Path,
+) -> None:
+    async def busy_once(_: str) -> None:
+        if len(carrier.tokens) == 1:
+            raise NotApplied("busy")
+
+    carrier = Carrier(during=busy_once)
+    agent = shipper(carrier, effect="irreversible")
+    async with Runtime(url(tmp_path), clock=FakeClock(auto=True)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        assert len(carrier.tokens) == 2
+        assert len(set(carrier.tokens)) == 1
+        await rt.deliver(carrier.tokens[0], "T-9")
+        assert (await rt.result(waiting.run_id)).status == "completed"
+
+
+async def cut_off(_: str) -> None:
+    raise ConnectionError("reset")
+
+
+async def test_while_a_person_is_asked_whether_it_began_a_result_answers(tmp_path: Path) -> None:
+    carrier = Carrier(during=cut_off)
+    agent = shipper(carrier, effect="irreversible")
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        assert [asked.kind for asked in waiting.waiting] == ["unknown_outcome"]
+        await rt.deliver(carrier.tokens[0], "T-9")
+        done = await rt.result(waiting.run_id)
+        replayed = await rt.replay(waiting.run_id)
+    assert (done.status, told(agent), carrier.parcels) == ("completed", ("T-9",), ["P-1"])
+    assert replayed.differences == ()
+
+
+@pytest.mark.parametrize("decision", ["approve", "respond", "reject"])
+async def test_a_person_says_whether_it_began(tmp_path: Path, decision: Given) -> None:
+    carrier = Carrier(during=cut_off)
+    agent = shipper(carrier, effect="irreversible")
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        carrier.during = None
+        await rt.resolve(waiting.waiting[0].id, decision, by="lea", note="T-5")
+        result = await rt.result(waiting.run_id)
+        if decision == "approve":
+            assert (result.status, carrier.tokens[0]) == ("waiting", carrier.tokens[1])
+            await rt.deliver(carrier.tokens[0], "T-9")
+            result = await rt.result(waiting.run_id)
+        else:
+            with pytest.raises(ResultTooLate):
+                await rt.deliver(carrier.tokens[0], "T-9")
+    assert result.status == "completed"
+    words = {"approve": "T-9", "respond": "T-5", "reject": "did not take place"}
+    assert words[decision] in told(agent)[0]
+
+
+async def test_reconcile_finds_that_it_began_and_the_result_is_awaited(tmp_path: Path) -> None:
+    def began(run: RunContext[None], parcel: str) -> tuple[str, object]:
+        return "applied", f"{parcel} is queued"
+
+    carrier = Carrier(during=cut_off)
+    agent = shipper(carrier, effect="irreversible", reconcile=began)
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship P-1")
+        assert (waiting.status, waiting.waiting) == ("waiting", ())
+        await rt.deliver(carrier.tokens[0], "T-9")
+        done = await rt.result(waiting.run_id)
+    assert (done.status, told(agent), carrier.parcels) == ("completed", ("T-9",), ["P-1"])
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("effect", ["write", "irreversible"])
+async def test_a_process_that_dies_at_any_commit_loses_and_doubles_nothing(
+    tmp_path: Path, effect: str
+) -> None:
+    """Cut at every commit; elsewhere it goes on: the same token, one result, the same end."""
+    snapshots = Snapshots(tmp_path / "s.db", tmp_path / "cuts")
+    carrier = Carrier()
+    two = [ship("P-1"), ship("P-2")]
+    agent = shipper(carrier, two, "Shipped.", effect=effect)
+    async with Runtime(snapshots.url, on_event=snapshots.taken) as rt:
+        first = await rt.run(agent, "Ship both")
+        for token in dict.fromkeys(carrier.tokens):
+            await rt.deliver(token, f"T of {token}")
+            await rt.result(first.run_id)
+    tokens = list(dict.fromkeys(carrier.tokens))
+    assert len(snapshots.files) > 10
+    asked = 0
+    for cut in snapshots.files:
+        again = Carrier()
+        fresh = shipper(again, two, "Shipped.", effect=effect)
+        async with Runtime(f"sqlite:///{cut}", patterns=[fresh]) as rt:
+            result = await rt.wait(first.run_id)
+            while result.status == "waiting":
+                result, questions = await answered(rt, result, tokens)
+                asked += questions
+            replayed = await rt.replay(first.run_id)
+            outcomes = await of_kind(rt, first.run_id, ToolSucceeded)
+        assert result.status == "completed", cut
+        assert [o.result.content for o in outcomes] == [f"T of {token}" for token in tokens]
+        assert set(again.tokens) <= set(tokens)
+        assert replayed.differences == ()
+    assert (asked > 0) == (effect == "irreversible")  # an unknown outcome was put before a person
+
+
+async def answered(rt: Runtime, result: RunResult, tokens: Sequence[str]) -> tuple[RunResult, int]:
+    """What the world does while a run waits: persons decide, results arrive."""
+    for approval in result.waiting:
+        assert approval.kind == "unknown_outcome"
+        await rt.resolve(approval.id, "approve", by="lea")
+    if not result.waiting:
+        for token in tokens:
+            try:
+                await rt.deliver(token, f"T of {token}")
+            except UnknownToken:
+                continue  # this call was not begun yet
+    after = await rt.result(result.run_id)
+    return after, len(result.waiting)
+
+
+async def test_a_process_that_closes_between_call_and_result_leaves_it_to_the_next(
+    tmp_path: Path,
+) -> None:
+    """On both stores: the call is cut off, and made again under the same token."""
+    begun = asyncio.Event()
+
+    async def hang(_: str) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    carrier = Carrier(during=hang)
+    async with Runtime(url(tmp_path)) as rt:
+        run_id = await rt.start(shipper(carrier, timeout=60), "Ship P-1")
+        await begun.wait()
+    carrier.during = None
+    agent = shipper(carrier)
+    async with Runtime(url(tmp_path), patterns=[agent]) as rt:
+        waiting = await rt.wait(run_id)
+        assert (waiting.status, len(carrier.tokens), len(set(carrier.tokens))) == ("waiting", 2, 1)
+        await rt.deliver(carrier.tokens[0], "T-9")
+        done = await rt.result(run_id)
+    assert (done.status, told(agent)) == ("completed", ("T-9",))
+
+
+# --- its declaration, and the way over HTTP ---------------------------------------------------
+
+
+def test_a_declaration_that_could_not_be_answered_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="run.key"):
+
+        @tool(later=True)
+        def ship(parcel: str) -> None:
+            """Ship. parcel: such as P-1."""
+
+    with pytest.raises(DeclarationError, match='effect="write"'):
+        Carrier().tool(effect="read")
+    with pytest.raises(DeclarationError, match="later_seconds"):
+        Carrier().tool(later_seconds=0)
+
+
+async def test_a_result_comes_over_http(tmp_path: Path) -> None:
+    carrier = Carrier()
+    agent = shipper(carrier)
+    async with Runtime(url(tmp_path), patterns=[agent]) as rt:
+        transport = httpx.ASGITransport(create_app(rt))
+        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as client:
+            waiting = (await client.post("/v1/runs", json={"input": "Ship P-1"})).json()
+            place = f"/v1/later/{carrier.tokens[0]}"
+            answers = [
+                await client.post(place, json={"result": {"tracking": "T-9"}}),
+                await client.post(place, json={"result": {"tracking": "T-9"}}),
+                await client.post(place, json={"result": "T-8"}),
+                await client.post("/v1/later/nothing", json={"result": 1}),
+                await client.post(place, json={"outcome": 1}),
+            ]
+            done = await rt.result(waiting["run_id"])
+            second = (await client.post("/v1/runs", json={"input": "Ship P-1"})).json()
+            await client.post(f"/v1/runs/{second['run_id']}/cancel", json={})
+            await rt.result(second["run_id"])
+            late = await client.post(f"/v1/later/{carrier.tokens[1]}", json={"error": "lost"})
+            shown = await client.get(f"/v1/runs/{waiting['run_id']}/trace")
+    assert [a.status_code for a in answers] == [202, 202, 409, 404, 422]
+    assert [a.json().get("taken", a.json().get("error")) for a in answers[:4]] == [
+        "accepted",
+        "repeated",
+        "result_conflict",
+        "unknown_token",
+    ]
+    assert (late.status_code, late.json()["error"]) == (410, "result_too_late")
+    assert (done.status, told(agent)) == ("completed", ('{"tracking":"T-9"}',))
+    assert carrier.tokens[0] not in json.dumps(shown.json())
