@@ -96,21 +96,15 @@ def tool(  # noqa: PLR0913 - a declaration
     fallback: another read tool with the same parameters, used when this one fails.
     severity: how bad a wrong call is. idempotent_by_nature: repeating is harmless without a key.
     repeatable: equal calls may succeed more than once. polling: equal calls are no loop.
-    later: the function only begins it; the run waits as a row until `rt.deliver(run.key, result)`
-    or POST /v1/later/{run.key} brings the result, at most later_seconds (7 days).
+    later: it only begins something; `rt.deliver(run.key, result)` brings the result, from anywhere,
+    within later_seconds.
     Raises: DeclarationError: says what is wrong and how to mend it.
     """
 
     def make(function: Callable[..., Any]) -> Tool[Any]:
-        signature = read_signature(function, name)
         return _checked(
             Tool(
-                name=signature.name,
-                description=signature.description,
-                parameters=signature.parameters,
-                function=function,
-                reader=signature.reader,
-                takes_context=signature.takes_context,
+                **_signed(function, name),
                 effect=effect,
                 timeout=timeout,
                 retries=retries,
@@ -130,6 +124,19 @@ def tool(  # noqa: PLR0913 - a declaration
         )
 
     return make if function is None else make(function)
+
+
+def _signed(function: Callable[..., Any], name: str | None) -> dict[str, Any]:
+    """What a tool takes from its function's signature and docstring."""
+    signature = read_signature(function, name)
+    return {
+        "name": signature.name,
+        "description": signature.description,
+        "parameters": signature.parameters,
+        "function": function,
+        "reader": signature.reader,
+        "takes_context": signature.takes_context,
+    }
 
 
 def tool_from_schema(  # noqa: PLR0913 - a declaration
