@@ -92,7 +92,7 @@ async def test_several_processes_and_restarts_start_one_run_an_instant(tmp_path:
     for _ in range(3):
         async with (
             Runtime(url(tmp_path), clock=clock, patterns=agents) as one,
-            Runtime(url(tmp_path), clock=clock, patterns=agents) as two,
+            Runtime(url(tmp_path), clock=clock, patterns=agents, execute=False) as two,
         ):
             for rt in (one, two):  # as every process does when it starts
                 await rt.schedule("hourly", agents[0], "Report.", cron="0 * * * *")
