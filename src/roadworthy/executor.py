@@ -103,7 +103,7 @@ class House:
             await asyncio.wait([work])
             raise
         finally:
-            if work.done():
+            if work.done() and not work.cancelled():
                 work.exception()  # looked at, also when nobody is there to be told
 
     def veil(self, row: RunRow) -> Veil:
