@@ -33,16 +33,33 @@ from tests.scenarios.world import Given, of_kind, url
 async def test_a_failure_to_begin_is_the_result_and_the_token_is_worth_nothing(
     tmp_path: Path,
 ) -> None:
-    async def refuse(_: str) -> None:
-        raise ToolError("We do not ship there.")
+    """Also while its run still waits for something else."""
 
-    carrier = Carrier(during=refuse)
-    agent = shipper(carrier)
+    async def refuse_first(_: str) -> None:
+        if len(carrier.tokens) == 1:
+            raise ToolError("We do not ship there.")
+
+    carrier = Carrier(during=refuse_first)
+    agent = shipper(carrier, ship("P-1"), ship("P-2"), "One is shipped.")
     async with Runtime(url(tmp_path)) as rt:
-        done = await rt.run(agent, "Ship P-1")
+        waiting = await rt.run(agent, "Ship them")
         with pytest.raises(ResultTooLate):
-            await rt.deliver(carrier.tokens[0], "T-9")
-    assert (done.status, told(agent)) == ("completed", ("We do not ship there.",))
+            await rt.deliver(carrier.tokens[0], "T-1")
+        await rt.deliver(carrier.tokens[1], "T-2")
+        done = await rt.result(waiting.run_id)
+    assert (done.status, told(agent)) == ("completed", ("We do not ship there.", "T-2"))
+
+
+async def test_one_that_fails_takes_none_of_the_others_with_it(tmp_path: Path) -> None:
+    carrier = Carrier()
+    agent = shipper(carrier, [ship("P-1"), ship("P-2")], "One is shipped.")
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Ship both")
+        await rt.deliver(carrier.tokens[0], error="lost")
+        assert (await rt.result(waiting.run_id)).status == "waiting"
+        assert await rt.deliver(carrier.tokens[1], "T-2") == "accepted"
+        done = await rt.result(waiting.run_id)
+    assert (done.status, told(agent)) == ("completed", ("lost", "T-2"))
 
 
 async def test_what_surely_did_not_begin_is_tried_again_under_the_same_token(
