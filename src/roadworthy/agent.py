@@ -115,6 +115,8 @@ class Tool(Generic[Deps]):
     idempotent: bool = False
     repeatable: bool = False
     polling: bool = False
+    later: bool = False
+    later_seconds: float = 604_800.0
 
     @property
     def spec(self) -> ToolSpec:

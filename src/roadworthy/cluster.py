@@ -274,7 +274,7 @@ class ClusterKeeper(Keeper):
 
     async def _keep(self) -> None:
         now = self._house.clock.now()
-        await self._expire()
+        await self.due()
         await self._house.journal.commit(Unit(apply=lambda tx: forget_expired(tx, now)))
 
 

@@ -33,8 +33,7 @@ from roadworthy.run import Done, RecordEnds, Run, Stop, Suspend, Wait
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import encode_json
 from roadworthy.store.database import Tx
-from roadworthy.store.waits import WaitRow
-from roadworthy.tool_calls import ToolCalls
+from roadworthy.tool_calls import ToolCalls, wait_row
 from roadworthy.tools.outputs import OutputReader, shown
 from roadworthy.transcript import runtime_note
 
@@ -52,6 +51,8 @@ _DIRECTIVE = (
     "You have to stop now: {why} Write your final answer for the user with what you have. "
     "Say plainly what is done and what is missing. Do not promise what you have not done."
 )
+_CONFIRM = "This needs a moment: somebody has to confirm it first."
+_LATER = "This takes a while: a result is still to come. I will go on when it is there."
 _MOST_REPORTED = 20
 _MOST_WHY, _MOST_INSTRUCTIONS = 600, 2_000  # bytes, in a closing call that must be short
 _LEAST_PIECE = 40  # bytes; less of a message says nothing
@@ -137,7 +138,7 @@ async def checked_answer(run: Run, desk: Desk, text: str, output: object) -> Che
 
 
 async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
-    """The run becomes a row that a person's answer wakes; a question is checked like an answer."""
+    """The run becomes a row that an answer wakes; a question is checked like an answer."""
     if run.differences is not None:
         return _result(run, "waiting", "waiting", "", Report())
     await run.flushed()
@@ -148,23 +149,30 @@ async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
                 return await close(run, desk, Stop("guardrail", verdict.verdict.text))
             asked = dataclasses.replace(wait, detail=verdict.text)
             suspend = Suspend([asked if w is wait else w for w in suspend.waits])
-    approvals = tuple(_approval(run, w) for w in suspend.waits if w.kind != "user")
+    asked_of_persons = [w for w in suspend.waits if w.kind in ("approval", "unknown_outcome")]
+    approvals = tuple(_approval(run, w) for w in asked_of_persons)
     question = next((str(w.detail) for w in suspend.waits if w.kind == "user"), None)
     report = Report(done=_done(run), missing=tuple(w.reason or "an answer" for w in suspend.waits))
-    text = question or "This needs a moment: somebody has to confirm it first."
+    text = question or (_CONFIRM if approvals else _LATER)
     result = replace(
         _result(run, "waiting", "waiting", text, report), waiting=approvals, question=question
     )
-    kind: Literal["user", "person"] = "user" if question is not None else "person"
+    kind: Literal["person", "later"] = "person" if approvals else "later"
     events = [
-        *(_asked(w) for w in suspend.waits if w.kind != "user"),
-        RunWaiting(key=f"turn/{run.turn}", status="waiting", kind=kind, result=result),
+        *map(_asked, asked_of_persons),
+        RunWaiting(
+            key=f"turn/{run.turn}",
+            status="waiting",
+            kind="user" if question is not None else kind,
+            result=result,
+            deadline=min((w.expires for w in suspend.waits if w.expires), default=None),
+        ),
     ]
 
     def also(tx: Tx) -> None:
         now = run.clock.now()
         for wait in suspend.waits:
-            waits.add(tx, _row(run, wait), run.position.seal, now)
+            waits.add(tx, wait_row(run, wait), run.position.seal, now)
         settle(tx, closing_id(run), Amount(), "released")  # a wait holds no money back
         runs.set_status(tx, run.id, "waiting", "waiting", _totals(run), now)
         answered = any(waits.is_answered(tx, wait.id) for wait in suspend.waits)
@@ -320,7 +328,8 @@ def _totals(run: Run) -> tuple[int, int, int]:
 
 
 def _kind(wait: Wait) -> Literal["approval", "unknown_outcome", "version"]:
-    assert wait.kind != "user"  # noqa: S101 - its callers leave questions out
+    assert wait.kind != "user"  # noqa: S101 - its callers leave questions
+    assert wait.kind != "later"  # noqa: S101 - and awaited results out
     return wait.kind
 
 
@@ -348,20 +357,4 @@ def _asked(wait: Wait) -> ApprovalAsked:
         kind=_kind(wait),
         reason=wait.reason,
         expires=wait.expires,
-    )
-
-
-def _row(run: Run, wait: Wait) -> WaitRow:
-    return WaitRow(
-        id=wait.id,
-        run_id=run.id,
-        key=wait.key,
-        kind=wait.kind,
-        tool=wait.tool,
-        asks=wait.asks,
-        detail=wait.detail,
-        arguments_hash=wait.arguments_hash,
-        expires=wait.expires,
-        answered_at=None,
-        answer=None,
     )

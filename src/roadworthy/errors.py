@@ -11,6 +11,7 @@ RoadworthyError
 ├── RunError                   what was asked cannot be done with this run
 │   ├── UnknownRun · UnknownApproval · NotResumable · PatternUnknown · VersionHeld
 │   ├── IdempotencyConflict · ConversationBusy
+│   ├── UnknownToken · ResultConflict · ResultTooLate      a result that arrived later
 │   └── RunNotCompleted        `unwrap()` of a run that did not complete
 ├── ToolError                  raised by tools: told to the model, never crashes the run
 │   └── NotApplied             the effect surely did not happen
@@ -143,6 +144,25 @@ class ConversationBusy(RunError):
     """The conversation's active run is not over, and the message was not to be queued."""
 
     mend = 'Wait for the active run, or send with when_busy="queue".'
+
+
+class UnknownToken(RunError):
+    """No call of this store waits, or waited, for a result under this token."""
+
+    mend = "Send the token exactly as the tool was given it: `run.key`."
+
+
+class ResultConflict(RunError):
+    """Another result was delivered under this token before (HTTP 409). That one stands."""
+
+    mend = "Repeat a delivery unchanged. A correction is a new request to the agent."
+
+
+class ResultTooLate(RunError):
+    """The call is over without this result (HTTP 410): its deadline passed, it failed, or its run
+    has ended. Nothing was recorded."""
+
+    mend = "Look at the run; if the result still matters, start a new one with it."
 
 
 class RunNotCompleted(RunError):

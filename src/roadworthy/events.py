@@ -136,7 +136,10 @@ class DecisionMade(RunEvent, frozen=True, kw_only=True):
 
 
 class ToolIntended(RunEvent, frozen=True, kw_only=True):
-    """A call with consequences is about to run under `idempotency_key`."""
+    """A call with consequences is about to run under `idempotency_key`.
+
+    Of a tool with `later=True` that is the id of its wait: the key itself is a secret.
+    """
 
     payload = ("arguments",)
 
@@ -167,6 +170,21 @@ class ToolAttemptFailed(RunEvent, frozen=True, kw_only=True):
     assumed: int = 0
 
 
+class ToolAcknowledged(RunEvent, frozen=True, kw_only=True):
+    """A call with `later=True` was begun; its result is delivered by `expires`, or it failed.
+
+    nanos: what the attempt cost. message: what the tool returned at once.
+    """
+
+    payload = ("message",)
+
+    tool: str
+    attempt: int
+    expires: int
+    message: str = ""
+    nanos: int = 0
+
+
 class ToolOutcome(RunEvent, frozen=True, kw_only=True):
     """Base of the three outcomes of a call. `result` is what the model is told."""
 
@@ -185,7 +203,7 @@ class ToolSucceeded(ToolOutcome, frozen=True, kw_only=True):
 
     result_hash: str = ""
     effect: Literal["read", "write", "irreversible"] = "read"
-    source: Literal["call", "cache", "repeat", "reconciled", "person", "fallback"] = "call"
+    source: Literal["call", "cache", "repeat", "reconciled", "person", "fallback", "later"] = "call"
     attempts: int = 1
     micros: int = 0
     nanos: int = 0
@@ -332,7 +350,7 @@ class RunWaiting(RunEvent, frozen=True, kw_only=True):
     payload = ("result",)
 
     status: WaitStatus
-    kind: Literal["user", "person", "timer"]
+    kind: Literal["user", "person", "timer", "later"]
     result: RunResult[Any]
     deadline: int | None = None
 

@@ -50,8 +50,19 @@ class House:
     holder: str = field(default_factory=lambda: secrets.token_hex(8))
 
     async def read(self, query: Callable[[Tx], T]) -> T:
-        """A query in a thread of its own, on committed rows."""
-        return await asyncio.to_thread(self.database.read, query)
+        """A query in a thread of its own, on committed rows.
+
+        Who is cancelled here still waits for the thread: it must not outlive the database.
+        """
+        work = asyncio.get_running_loop().run_in_executor(None, self.database.read, query)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+        finally:
+            if work.done() and not work.cancelled():
+                work.exception()  # looked at, also when nobody is there to be told
 
     def veil(self, row: RunRow) -> Veil:
         """What stands between a run and its readers."""

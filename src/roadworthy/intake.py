@@ -10,7 +10,8 @@ import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from sys import maxsize
+from typing import Any, Literal, cast, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -21,8 +22,12 @@ from roadworthy.errors import (
     ConversationBusy,
     IdempotencyConflict,
     NotResumable,
+    ResultConflict,
+    ResultTooLate,
     RunError,
+    ToolError,
     UnknownApproval,
+    UnknownToken,
 )
 from roadworthy.events import InputReceived, RunReopened, RunStarted, RunWaiting, SegmentStarted
 from roadworthy.executor import Executor
@@ -30,7 +35,7 @@ from roadworthy.limits import Limits
 from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
 from roadworthy.privacy import Veil
 from roadworthy.record import Loaded, options_to
-from roadworthy.result import is_resumable
+from roadworthy.result import Decision, is_resumable
 from roadworthy.run import Position, RunOptions, Unit
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
@@ -38,7 +43,9 @@ from roadworthy.store.database import Tx
 from roadworthy.store.journal import add_event
 from roadworthy.store.runs import NewRun, RunRow
 from roadworthy.store.waits import WaitRow
+from roadworthy.tool_calls import later
 from roadworthy.tools.registry import Refused
+from roadworthy.tools.results import Rendered, render
 
 RELEASE = "0.1.0"
 MOST_INPUT = 2_000_000
@@ -78,6 +85,15 @@ class Accepted:
     after: int = -1
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """A result that was taken. taken: `accepted`; `kept` for a run that a limit ended, should it be
+    resumed; `repeated`: it was there before."""
+
+    run_id: str
+    taken: Literal["accepted", "kept", "repeated"]
+
+
 class Intake:
     """The incoming side of one process."""
 
@@ -93,7 +109,7 @@ class Intake:
         commit that accepts it claims it too and opens its first segment.
         Raises: IdempotencyConflict, ConversationBusy, StoreError.
         """
-        _check_ids(request)
+        check_ids(request)
         _check_priority(request.options.priority)
         now = self._house.clock.now()
         run_id = f"run_{now:x}{secrets.token_hex(5)}"
@@ -135,6 +151,31 @@ class Intake:
             return Accepted(run_id)
         return cast(Accepted, accepted)
 
+    async def decide(self, wait_id: str, answer: Mapping[str, Any]) -> str:
+        """A person's decision on a waiting call. Returns the run that goes on with it.
+
+        Raises: UnknownApproval: no such, or decided already; RunError: it cannot be decided so.
+        """
+        wait = await self._house.read(lambda tx: waits.by_id(tx, wait_id))
+        if wait is None or wait.answered_at is not None or wait.kind in ("user", "later"):
+            raise UnknownApproval(f"No open approval {wait_id!r}; it may be decided already.")
+        decision, arguments = answer["decision"], answer.get("arguments")
+        if decision not in get_args(Decision):
+            raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
+        if wait.kind == "version" and decision not in ("approve", "reject"):
+            raise RunError("This asks whether the run goes on as declared now: approve or reject.")
+        if decision == "edit" and wait.kind == "unknown_outcome":
+            raise RunError(
+                "This asks whether a call happened: approve (it did not, run it), respond (it did, "
+                "with its result as note=) or reject (leave it)."
+            )
+        if decision == "edit":
+            await self.check_edit(wait.run_id, wait.tool, arguments)
+        elif arguments is not None:
+            raise RunError('arguments= belongs to "edit".')
+        await self.answer(wait.id, wait.run_id, answer)
+        return wait.run_id
+
     async def answer(self, wait_id: str, run_id: str, answer: Mapping[str, Any]) -> None:
         """Answer a wait once and make its run executable. Raises: UnknownApproval."""
         row = await self._house.read(lambda tx: runs.get(tx, run_id))
@@ -152,6 +193,30 @@ class Intake:
         if await self._house.journal.commit(Unit(apply=apply)) is not True:
             raise UnknownApproval(f"{wait_id!r} was decided by somebody else meanwhile.")
 
+    async def deliver(self, token: str, result: object, error: str | None) -> Delivery:
+        """Record what became of a call whose result comes later, and make its run executable.
+
+        Raises: UnknownToken, ResultConflict, ResultTooLate; RunError: no such result can be told.
+        """
+        wait = await self._house.read(lambda tx: waits.by_id(tx, later.wait_id(token)))
+        if wait is None:
+            raise UnknownToken("No call waits for a result under this token.")
+        row = await self._house.read(lambda tx: runs.get(tx, wait.run_id))
+        answer = await _delivered(self._house.veil(row), wait.tool, result, error)
+        now = self._house.clock.now()
+        taken = await self._house.journal.commit(
+            Unit(apply=lambda tx: later.take(tx, wait.id, answer, now))
+        )
+        match taken:
+            case "accepted" | "kept" | "repeated":
+                return Delivery(wait.run_id, taken)
+            case "conflict":
+                raise ResultConflict(f"{wait.tool} was given another result under this token.")
+            case "over":
+                raise ResultTooLate(f"The run that called {wait.tool} has ended.")
+            case _:
+                raise ResultTooLate(f"{wait.tool} takes no result any more: it failed before.")
+
     async def check_edit(
         self, run_id: str, tool: str, arguments: Mapping[str, Json] | None
     ) -> None:
@@ -164,6 +229,18 @@ class Intake:
         )
         if isinstance(checked, Refused):
             raise RunError(checked.message)
+
+    async def cancel(self, run_id: str, by: str) -> None:
+        """Leave the command for whoever executes the run. Raises: UnknownRun."""
+        await self._house.read(lambda tx: runs.get(tx, run_id))
+        now = self._house.clock.now()
+
+        def leave(tx: Tx) -> None:
+            if runs.hold(tx, run_id).status in ("queued", "running", "waiting", "escalated"):
+                waits.add_command(tx, run_id, "cancel", by, now)
+                runs.wake(tx, run_id, now)
+
+        await self._house.journal.commit(Unit(apply=leave))
 
     async def reopen(self, run_id: str, limits: Limits | None) -> None:
         """Make an ended run executable again. Raises: NotResumable."""
@@ -242,6 +319,22 @@ class Intake:
         return new, started
 
 
+async def _delivered(veil: Veil, tool: str, result: object, error: str | None) -> Mapping[str, Any]:
+    """A delivery as it is stored: concealed whole, then cut."""
+    if error is not None:
+        if result is not None:
+            raise RunError("Deliver a result or error=, not both.")
+        said: str = render(await veil.conceal(error), tool).text
+        return later.failure("tool_error", said, ours=False)
+    try:
+        whole = render(result, tool, most=maxsize)
+    except ToolError as failed:
+        raise RunError(str(failed)) from None
+    text = await veil.conceal(whole.text)
+    files = await veil.conceal(whole.files)
+    return later.result(Rendered(render(text, tool).text, files), text)
+
+
 def checked_input(given: UserInput) -> Message:
     """The user's words as a message; broken Unicode is replaced.
 
@@ -272,7 +365,7 @@ def _listed(given: object) -> Sequence[object]:
     return given if isinstance(given, list | tuple) else [given]
 
 
-def _check_ids(request: Request) -> None:
+def check_ids(request: Request) -> None:
     """Raises: RunError: an id is empty or no valid text."""
     ids: dict[str, object] = {
         "user": request.user.id,

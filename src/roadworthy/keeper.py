@@ -19,11 +19,11 @@ from roadworthy.engine.jobs import Health, Worker
 from roadworthy.errors import StoreError
 from roadworthy.executor import Executor
 from roadworthy.run import Unit
-from roadworthy.store import jobs, runs, waits
-from roadworthy.store.codec import Seal
+from roadworthy.store import jobs, waits
 from roadworthy.store.database import Tx
 from roadworthy.store.ownership import RENEW_SECONDS, leave, take, this_process
 from roadworthy.tool_calls import forget_expired
+from roadworthy.tool_calls.later import expire
 
 log = logging.getLogger("roadworthy.runtime")
 POLL_SECONDS = 0.05
@@ -44,6 +44,7 @@ class Keeper(ABC):
         self._house = executor.house
         self._tasks: list[asyncio.Task[None]] = []
         self.drained = asyncio.Event()  # nothing executes here any more
+        self.fire: Callable[[], Awaitable[None]] | None = None  # starts what is scheduled
 
     @property
     def glance(self) -> float | None:
@@ -121,22 +122,24 @@ class Keeper(ABC):
             except Exception:  # border: housekeeping goes on, whatever one round met
                 log.exception("%s failed; it is tried again", what)
 
+    async def due(self) -> None:
+        """Act on the deadlines and schedules whose time has come by the injected clock."""
+        await self._expire()
+        if self.fire is not None:
+            await self.fire()
+
     async def _expire(self) -> None:
-        """A wait whose deadline has passed is answered with its safe default: no."""
+        """A wait whose deadline has passed is answered with what that means for its kind."""
         now = self._house.clock.now()
-        due = await self._house.read(lambda tx: waits.due(tx, now))
-        for wait_id in due:
+        for wait_id in await self._house.read(lambda tx: waits.due(tx, now)):
 
-            def answer(tx: Tx, wait_id: str = wait_id) -> None:
+            def answer(tx: Tx, wait_id: str = wait_id) -> str | None:
                 wait = waits.by_id(tx, wait_id)
-                if wait is not None and wait.kind == "approval":
-                    row = runs.hold(tx, wait.run_id)
-                    seal = Seal(runs.tenant_key_of(tx, row.tenant))
-                    reply = {"decision": "reject", "by": "", "note": "Nobody decided in time."}
-                    waits.answer(tx, wait_id, reply, seal, now)
-                    runs.wake(tx, wait.run_id, now)
+                return wait.run_id if wait is not None and expire(tx, wait, now) else None
 
-            await self._house.journal.commit(Unit(apply=answer))
+            woken = await self._house.journal.commit(Unit(apply=answer))
+            if isinstance(woken, str):
+                self.wake(woken)
 
 
 class FileKeeper(Keeper):
@@ -221,7 +224,7 @@ class FileKeeper(Keeper):
     async def _keep(self) -> None:
         await self._renew()
         if self.owner:
-            await self._expire()
+            await self.due()
             await self.start_unfinished()  # also what was left while the store was full
 
     async def _listen(self) -> None:

@@ -12,6 +12,7 @@ from roadworthy.events import (
     ModelFailed,
     ModelReplied,
     RunEvent,
+    ToolAcknowledged,
     ToolAttemptFailed,
     ToolFailed,
     ToolSucceeded,
@@ -51,6 +52,8 @@ class Meter:
             case ToolAttemptFailed():
                 self._pay(event.nanos)
                 self._assume(event.assumed)
+            case ToolAcknowledged():
+                self._pay(event.nanos)
             case ToolSucceeded() | ToolFailed():
                 self.tool_calls += 1
                 self._pay(event.nanos)

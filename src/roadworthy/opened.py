@@ -16,6 +16,7 @@ import msgspec
 from roadworthy.agent import OnChange
 from roadworthy.budget import Ledger
 from roadworthy.clock import Clock
+from roadworthy.context import User
 from roadworthy.engine.inline import InlineEngine
 from roadworthy.engine.jobs import EngineSettings
 from roadworthy.errors import PatternUnknown, StoreUnavailable, VersionHeld
@@ -26,8 +27,9 @@ from roadworthy.intake import Intake, Request
 from roadworthy.keeper import FileKeeper, Keeper
 from roadworthy.limits import Budget
 from roadworthy.live import Live, Shown, Told
+from roadworthy.messages import Message
 from roadworthy.models.catalog import Catalog
-from roadworthy.privacy import Privacy
+from roadworthy.privacy import Privacy, Veil
 from roadworthy.result import RunResult
 from roadworthy.store import runs
 from roadworthy.store.database import Database, Tx
@@ -35,8 +37,10 @@ from roadworthy.store.hot import Hot, PostgresHot, RedisHot
 from roadworthy.store.journal import Journal
 from roadworthy.store.runs import RunRow
 from roadworthy.store.sqlite import SqliteDatabase
+from roadworthy.timetable import Timetable
 from roadworthy.tools.execution import ToolThreads
 from roadworthy.trace import plain_event
+from roadworthy.transcript import transcript
 
 log = logging.getLogger("roadworthy.run")
 TROUBLE_SECONDS = 5.0
@@ -89,6 +93,8 @@ class Opened:
             self.live.hot = self._hot(database.url, redis)
             self.keeper = self._cluster(engine, work=execute)
         self.intake = Intake(self.executor)
+        self.timetable = Timetable(self.executor, self.intake, self.keeper)
+        self.keeper.fire = self.timetable.fire
 
     async def check(self, request: Request) -> None:
         """A missing key, package or price is said here, before anything is accepted.
@@ -166,6 +172,22 @@ class Opened:
         return await self.house.read(
             lambda tx: (runs.get(tx, run_id), runs.events(tx, run_id, after))
         )
+
+    async def history(self, conversation: str, user: User | None) -> list[Message]:
+        """All messages of a conversation in clear, or of this user's own only."""
+        tenant = user.tenant if user is not None else ""
+
+        def read(tx: Tx) -> list[Message]:
+            owner = runs.conversation_user(tx, tenant, conversation)
+            if user is not None and owner != user.id:
+                return []
+            found: list[Message] = []
+            for earlier in runs.events_before(tx, tenant, conversation, None):
+                found += transcript(earlier)
+            return found
+
+        veil = Veil(self.house.privacy, tenant, conversation)
+        return await veil.reveal(await self.house.read(read))
 
     def _watched(self, run_id: str) -> bool:
         """Whether anybody looks at a run's events here."""

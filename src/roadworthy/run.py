@@ -127,11 +127,11 @@ class RecordEnds(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """One thing a run waits for: a person's decision on a call, or the user's answer."""
+    """One thing a run waits for: a decision on a call, the user's answer, a call's result."""
 
     id: str
     key: str
-    kind: Literal["user", "approval", "unknown_outcome", "version"]
+    kind: Literal["user", "approval", "unknown_outcome", "version", "later"]
     detail: Any
     tool: str = ""
     asks: Literal["user", "operator"] = "operator"
@@ -311,8 +311,7 @@ class Run:
             raise RecordEnds(events[0].key if events else "")
         self._check_lost()
         for event in events:
-            if isinstance(event, ModelFailed | ToolAttemptFailed):
-                self.meter.count(event)
+            self.meter.count(event)
         unit = Unit(position=self.position, events=events, apply=also, must=must)
         result = await self._journal.commit(unit)
         await self.flushed()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast
 
 from roadworthy.agent import Agent, Model, OnChange, check_on_change
 from roadworthy.clock import Clock, SystemClock
 from roadworthy.context import User
 from roadworthy.engine.jobs import EngineSettings
-from roadworthy.errors import ConfigurationError, RunError, UnknownApproval
+from roadworthy.errors import ConfigurationError
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
 from roadworthy.executor import Replayed
 from roadworthy.intake import Accepted, Request, checked_input
@@ -26,16 +26,16 @@ from roadworthy.messages import Json, Message, UserInput
 from roadworthy.models.catalog import Catalog
 from roadworthy.models.providers import ProviderOptions
 from roadworthy.opened import Opened
-from roadworthy.privacy import Privacy, Veil
+from roadworthy.privacy import Privacy
 from roadworthy.result import Decision, RunResult
-from roadworthy.run import RunOptions, Unit
+from roadworthy.run import RunOptions
 from roadworthy.settings import Settings, set_up_logging
-from roadworthy.store import migrations, runs, waits
-from roadworthy.store.database import Tx
+from roadworthy.store import migrations, runs
 from roadworthy.store.opening import open_database
 from roadworthy.store.ownership import check_whole
 from roadworthy.store.runs import RunRow
-from roadworthy.transcript import transcript
+from roadworthy.store.schedules import Schedule
+from roadworthy.timetable import Missed
 
 T = TypeVar("T")
 Deps = TypeVar("Deps")
@@ -44,7 +44,7 @@ CLOSE_SECONDS = 5.0  # what executes gets so long; the rest goes on elsewhere or
 
 
 class Runtime:
-    """Opens a store and runs patterns on it.
+    """Opens a store and runs patterns on it. Use as `with` or `async with`; no I/O before.
 
     url: `sqlite:///file.db`, or `postgresql://...` for many processes; default ROADWORTHY_URL.
     patterns: what this process can execute and resume. tiers: name -> models in order of
@@ -56,8 +56,6 @@ class Runtime:
     looks and leaves requests and commands; another process executes them. On Postgres: redis
     carries live streams between machines (default ROADWORTHY_REDIS, else Postgres does); engine
     says how this process takes part in executing (default from the environment).
-
-    Use as `with` or `async with`; no I/O happens before.
     """
 
     def __init__(  # noqa: PLR0913 - the composition root
@@ -99,11 +97,8 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened: Opened | None = None
         names = [pattern.name for pattern in self._patterns]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
+        if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigurationError(f"Two patterns are named {sorted(twice)}; rename one.")
-
-    # --- opening and closing -------------------------------------------------------------
 
     async def __aenter__(self) -> Runtime:
         """Open on this event loop; unfinished runs of known patterns go on in the background."""
@@ -192,8 +187,6 @@ class Runtime:
     def register(self, *patterns: Agent[Any, Any]) -> None:
         """Add patterns that this process can execute and resume, before it is opened."""
         self._patterns += patterns
-
-    # --- running -------------------------------------------------------------------------
 
     async def run(
         self,
@@ -376,8 +369,6 @@ class Runtime:
         """The latest result, waiting while the run executes. From any process."""
         return await self.wait(run_id)
 
-    # --- acting on runs ------------------------------------------------------------------
-
     async def resolve(
         self,
         approval_id: str,
@@ -394,27 +385,25 @@ class Runtime:
         RunError: the arguments do not fit the tool.
         """
         opened = self._open
-        wait = await opened.house.read(lambda tx: waits.by_id(tx, approval_id))
-        if wait is None or wait.answered_at is not None or wait.kind == "user":
-            raise UnknownApproval(f"No open approval {approval_id!r}; it may be decided already.")
-        if decision not in get_args(Decision):
-            raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
-        if wait.kind == "version" and decision not in ("approve", "reject"):
-            raise RunError("This asks whether the run goes on as declared now: approve or reject.")
-        if decision == "edit" and wait.kind == "unknown_outcome":
-            raise RunError(
-                "This asks whether a call happened: approve (it did not, run it), respond (it did, "
-                "with its result as note=) or reject (leave it)."
-            )
-        if decision == "edit":
-            await opened.intake.check_edit(wait.run_id, wait.tool, arguments)
-        elif arguments is not None:
-            raise RunError('arguments= belongs to "edit".')
         answer: dict[str, Any] = {"decision": decision, "by": by, "note": note}
         if arguments is not None:
             answer["arguments"] = dict(arguments)
-        await opened.intake.answer(wait.id, wait.run_id, answer)
-        opened.keeper.wake(wait.run_id)
+        opened.keeper.wake(await opened.intake.decide(approval_id, answer))
+
+    async def deliver(
+        self, token: str, result: object = None, *, error: str | None = None
+    ) -> Literal["accepted", "kept", "repeated"]:
+        """The result of a call with `later=True`, or why there is none. token: its `run.key`.
+
+        "accepted": recorded, the run goes on; "repeated": the same came before, nothing changes;
+        "kept": a limit has ended the run, which finds it when it is resumed.
+        Raises: UnknownToken; ResultConflict: another result came before; ResultTooLate: the call
+        or its run is over; RunError: a tool could not return this.
+        """
+        opened = self._open
+        delivery = await opened.intake.deliver(token, result, error)
+        opened.keeper.wake(delivery.run_id)
+        return delivery.taken
 
     async def cancel(self, run_id: str, *, by: str = "") -> None:
         """Ask a run to stop: reads and model calls are interrupted, effects are not.
@@ -422,23 +411,13 @@ class Runtime:
         An ended run stays as it is. Raises: UnknownRun.
         """
         opened = self._open
-        await opened.house.read(lambda tx: runs.get(tx, run_id))
-        now = self._clock.now()
-
-        def leave(tx: Tx) -> None:
-            if runs.hold(tx, run_id).status in ("queued", "running", "waiting", "escalated"):
-                waits.add_command(tx, run_id, "cancel", by, now)
-                runs.wake(tx, run_id, now)
-
-        await opened.journal.commit(Unit(apply=leave))
+        await opened.intake.cancel(run_id, by)
         await opened.keeper.hear()
 
     async def resume(self, run_id: str, *, limits: Limits | None = None) -> None:
         """Go on with a run that ended partial, or that a limit or budget stopped. What it did is
-        not done again. `limits` replaces its limits.
-
-        Raises: NotResumable: it ended otherwise, or the conversation has gone on. PatternUnknown:
-        its agent is not registered here, where runs execute.
+        not done again. `limits` replaces its limits. Raises: NotResumable: it ended otherwise, or
+        the conversation has gone on. PatternUnknown: its agent is not registered here.
         """
         opened = self._open
         if opened.keeper.owner:
@@ -446,26 +425,48 @@ class Runtime:
         await opened.intake.reopen(run_id, limits)
         opened.keeper.wake(run_id)
 
-    async def history(self, conversation: str, *, user: User | str | None = None) -> list[Message]:
-        """All messages of a conversation, oldest first.
+    async def schedule(  # noqa: PLR0913 - a declaration
+        self,
+        name: str,
+        pattern: Agent[Any, Any],
+        input: UserInput,
+        *,
+        cron: str,
+        user: User | str = "anonymous",
+        conversation: str | None = None,
+        options: RunOptions | None = None,
+        missed: Missed = "once",
+    ) -> Schedule:
+        """Make this request at every instant of `cron`, from now on, each once however many
+        processes there are. It is kept in the store: declaring it again changes what is different.
 
-        With `user`, only that user's own conversation (and of that tenant) is shown; another's
-        reads as empty.
+        cron: minute, hour, day, month, weekday, in UTC. missed: of instants at which no process
+        was there, `once` makes the last one up, `skip` none. Raises: DeclarationError; as `start`.
         """
-        who = User(user) if isinstance(user, str) else user
-        tenant = who.tenant if who is not None else ""
+        request = self._request(
+            pattern, input, user=user, conversation=conversation, key=None, options=options
+        )
+        opened = self._open
+        opened.executor.register(pattern)
+        await opened.check(request)
+        return await opened.timetable.add(name, cron, request, missed)
 
-        def read(tx: Tx) -> list[Message]:
-            owner = runs.conversation_user(tx, tenant, conversation)
-            if who is not None and owner != who.id:
-                return []
-            found: list[Message] = []
-            for earlier in runs.events_before(tx, tenant, conversation, None):
-                found += transcript(earlier)
-            return found
+    async def unschedule(self, name: str) -> bool:
+        """Forget a schedule. False: there is none of this name."""
+        return await self._open.timetable.remove(name)
 
-        house = self._open.house
-        return await Veil(house.privacy, tenant, conversation).reveal(await house.read(read))
+    async def schedules(self) -> list[Schedule]:
+        """Every schedule of the store, by name."""
+        return await self._open.timetable.all()
+
+    async def catch_up(self) -> None:
+        """Act on what has come due, as is done each second: for tests with a clock of their own."""
+        await self._open.keeper.due()
+
+    async def history(self, conversation: str, *, user: User | str | None = None) -> list[Message]:
+        """All messages of a conversation, oldest first. With `user`, only that user's own (of
+        that tenant); another's reads as empty."""
+        return await self._open.history(conversation, User(user) if isinstance(user, str) else user)
 
     async def runs(self, most: int = 50) -> list[RunRow]:
         """The newest runs."""

@@ -1,4 +1,4 @@
-"""Routes that act on runs: cancel, resume, decide.
+"""Routes that act on runs: cancel, resume, decide, deliver.
 
 Invariant: who acted is on record where the client says so.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from roadworthy.api.bodies import Accepted, Cancel, DecisionBody, Resume
+from roadworthy.api.bodies import Accepted, Cancel, DecisionBody, LaterBody, Resume, Taken
 from roadworthy.api.desk import AtDesk, Desk, RunId
 from roadworthy.trace import limits_of
 
@@ -42,6 +42,15 @@ async def decide(
         approval, body.decision, by=body.by, arguments=body.arguments, note=body.note
     )
     return body
+
+
+@routes.post("/later/{token}", status_code=202, tags=["runs"])
+async def deliver(
+    token: Annotated[str, Path(max_length=200)], body: LaterBody, desk: AtDesk
+) -> Taken:
+    """The result of a call that a run waits for; the token, which its tool was given, is the right
+    to send it. 410: it comes too late."""
+    return Taken(taken=await desk.rt.deliver(token, body.result, error=body.error))
 
 
 async def _accepted(desk: Desk, run_id: str) -> Accepted:

@@ -118,6 +118,19 @@ class DecisionBody(_Body):
     note: Annotated[str, Field(max_length=20_000)] = ""
 
 
+class LaterBody(_Body):
+    """The result of a call that was waited for, or why there is none."""
+
+    result: Any = None
+    error: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+
+
+class Taken(BaseModel):
+    """How a result was taken; `repeated`: it was there before."""
+
+    taken: Literal["accepted", "kept", "repeated"]
+
+
 class Problem(BaseModel):
     """Every error of the API: a code for programs, what happened, and how to mend it."""
 

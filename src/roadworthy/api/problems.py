@@ -19,8 +19,11 @@ from roadworthy.api.bodies import Problem
 _CODES: Mapping[type[errors.RoadworthyError], tuple[int, str]] = {
     errors.UnknownRun: (404, "unknown_run"),
     errors.UnknownApproval: (404, "unknown_approval"),
+    errors.UnknownToken: (404, "unknown_token"),
     errors.PatternUnknown: (404, "unknown_agent"),
     errors.IdempotencyConflict: (409, "idempotency_conflict"),
+    errors.ResultConflict: (409, "result_conflict"),
+    errors.ResultTooLate: (410, "result_too_late"),
     errors.ConversationBusy: (409, "conversation_busy"),
     errors.Overloaded: (429, "overloaded"),
     errors.NotResumable: (409, "not_resumable"),
@@ -33,7 +36,7 @@ _CODES: Mapping[type[errors.RoadworthyError], tuple[int, str]] = {
 _HTTP = {404: "not_found", 405: "method_not_allowed", 400: "invalid_json"}
 # In the order of likelihood; the same for every route, so that clients need one place for errors.
 DOCUMENTED = {
-    code: {"model": Problem} for code in (400, 403, 404, 405, 409, 413, 422, 429, 500, 503)
+    code: {"model": Problem} for code in (400, 403, 404, 405, 409, 410, 413, 422, 429, 500, 503)
 }
 
 

@@ -88,7 +88,7 @@ def bearer_of(run: Run) -> Bearer:
         user=run.user.id,
         tenant=run.user.tenant,
         conversation=run.conversation,
-        limits=run.limits,
+        limits=run.options.limits or run.agent.limits,  # new money: under the newest, whatever turn
     )
 
 

@@ -23,6 +23,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("run", "Run an agent of a file once and print its answer."),
     "chat": ("chat", "Talk to an agent of a file in the terminal."),
     "runs": ("runs", "List runs, show one, cancel or resume it."),
+    "schedules": ("schedules", "List the schedules, or remove one."),
     "replay": ("replay", "Re-execute a recorded run without any call; say what would differ."),
     "worker": ("worker", "Execute the runs of a Postgres store, beside any number of others."),
     "workers": ("workers", "List the processes that execute runs, or have one drain."),

@@ -51,7 +51,7 @@ def list_runs(
     as_json: AsJson = False,  # noqa: FBT002 - an option
 ) -> None:
     """The newest runs."""
-    with _store(url) as rt:
+    with store(url) as rt:
         rows = rt.sync(rt.runs(most))
     if as_json:
         for row in rows:
@@ -66,7 +66,7 @@ def list_runs(
 @app.command()
 def show(run_id: RunId, url: Url = None, as_json: AsJson = False) -> None:  # noqa: FBT002
     """A run's whole trace; with --json its events, one a line."""
-    with _store(url) as rt:
+    with store(url) as rt:
         row, events = rt.sync(rt.find(run_id)), rt.sync(rt.record(run_id))
         held_up = rt.sync(rt.held_up(run_id))
     if as_json:
@@ -81,7 +81,7 @@ def show(run_id: RunId, url: Url = None, as_json: AsJson = False) -> None:  # no
 @app.command()
 def cancel(run_id: RunId, url: Url = None) -> None:
     """Ask a run to stop; effects under way are finished first."""
-    with _store(url) as rt:
+    with store(url) as rt:
         rt.sync(rt.cancel(run_id, by="terminal"))
         row = _settled(rt, run_id)
     if row.status in ENDS:
@@ -107,7 +107,7 @@ def resume(
 ) -> None:
     """Go on with a run that a limit or a budget ended."""
     screen = Screen()
-    with find(target).rt if target is not None else _store(url, execute=True) as rt:
+    with find(target).rt if target is not None else store(url, execute=True) as rt:
         recorded = rt.sync(rt.record(run_id))
         limits = None
         if dollars is not None:
@@ -125,7 +125,7 @@ def resume(
     raise typer.Exit(EXIT[result.status])
 
 
-def _store(url: str | None, *, execute: bool = False) -> Runtime:
+def store(url: str | None, *, execute: bool = False) -> Runtime:
     """A runtime that only looks and leaves commands: it knows no agents.
 
     execute: stand in for the process that executes runs, to learn that there is none.

@@ -104,7 +104,7 @@ wait = Table(
     Column("id", Text, primary_key=True),
     Column("run_id", Text, nullable=False),
     Column("key", Text, nullable=False),
-    Column("kind", Text, nullable=False),  # user | approval | unknown_outcome | version
+    Column("kind", Text, nullable=False),  # user | approval | unknown_outcome | version | later
     Column("tool", Text, nullable=False),
     Column("asks", Text, nullable=False),
     Column("detail", Text, nullable=False),  # payload id of the question or the arguments
@@ -178,4 +178,21 @@ tool_cache = Table(
     Column("key", Text, primary_key=True),
     Column("result", Text, nullable=False),  # payload id
     Column("expires", BigInteger, nullable=False),
+)
+
+schedule = Table(
+    "schedule",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("pattern", Text, nullable=False),
+    Column("cron", Text, nullable=False),  # five fields, UTC
+    Column("missed", Text, nullable=False),  # once | skip
+    Column("tenant", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("conversation", Text),
+    Column("body", Text, nullable=False),  # payload id of the input and the options
+    Column("next_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger),
+    Column("last_run", Text),
+    Index("schedule_by_time", "next_at"),
 )

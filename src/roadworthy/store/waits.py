@@ -50,6 +50,11 @@ _ANSWER_WAIT = Statement(
     .where(s.wait.c.id == _P("wait_id"), s.wait.c.answered_at.is_(None))
     .values(answered_at=_P("now"), answer=_P("answer_ref"))
 )
+_SET_DEADLINE = Statement(
+    update(s.wait)
+    .where(s.wait.c.id == _P("wait_id"), s.wait.c.answered_at.is_(None))
+    .values(expires=_P("at"))
+)
 _DUE_WAITS = Statement(
     select(s.wait.c.id).where(s.wait.c.answered_at.is_(None), s.wait.c.expires <= _P("now"))
 )
@@ -67,7 +72,11 @@ _IS_ANSWERED = Statement(
     select(s.wait.c.id).where(s.wait.c.id == _P("wait_id"), s.wait.c.answered_at.is_not(None))
 )
 _DROP = Statement(
-    delete(s.wait).where(s.wait.c.run_id == _P("run_id"), s.wait.c.answered_at.is_(None))
+    delete(s.wait).where(
+        s.wait.c.run_id == _P("run_id"),
+        s.wait.c.answered_at.is_(None),
+        s.wait.c.kind != "later",  # who delivers afterwards is told what became of the run
+    )
 )
 _DO_COMMANDS = Statement(
     update(s.command)
@@ -135,6 +144,11 @@ def by_id(tx: Tx, wait_id: str) -> WaitRow | None:
 def answer(tx: Tx, wait_id: str, reply: Mapping[str, Any], seal: Seal, now: int) -> bool:
     """Answer an open wait once. False: it was answered before."""
     return bool(tx.run(_ANSWER_WAIT, wait_id=wait_id, answer_ref=_stow(tx, reply, seal), now=now))
+
+
+def set_deadline(tx: Tx, wait_id: str, at: int) -> None:
+    """From when on an open wait is answered by its deadline."""
+    tx.run(_SET_DEADLINE, wait_id=wait_id, at=at)
 
 
 def answers_of_user(tx: Tx, tenant: str, conversation: str) -> list[WaitRow]:

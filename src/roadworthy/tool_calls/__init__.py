@@ -3,6 +3,7 @@
 from roadworthy.tool_calls.approval import decided, wait_id
 from roadworthy.tool_calls.cache import forget_expired
 from roadworthy.tool_calls.call import Hands
+from roadworthy.tool_calls.later import wait_row
 from roadworthy.tool_calls.plan import ASK_USER, ESCALATE, may_ask
 from roadworthy.tool_calls.turn import Carried, ToolCalls, watch
 
@@ -16,5 +17,6 @@ __all__ = [
     "forget_expired",
     "may_ask",
     "wait_id",
+    "wait_row",
     "watch",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +18,7 @@ from roadworthy.clock import MICROS
 from roadworthy.deadline import in_time
 from roadworthy.errors import ToolError
 from roadworthy.events import (
+    ToolAcknowledged,
     ToolAttemptFailed,
     ToolFailed,
     ToolIntended,
@@ -27,8 +28,9 @@ from roadworthy.events import (
 from roadworthy.messages import ToolCall, ToolResult
 from roadworthy.retries import Backoff, rest, tool_retry_at, tried_before_reopening
 from roadworthy.run import Done, Run, Stop, Suspend
+from roadworthy.store import waits
 from roadworthy.store.database import Tx
-from roadworthy.tool_calls import cache
+from roadworthy.tool_calls import cache, later
 from roadworthy.tool_calls.approval import unknown_outcome
 from roadworthy.tool_calls.cache import Reader
 from roadworthy.tool_calls.orphan import answer_to_changed, is_another
@@ -39,7 +41,7 @@ from roadworthy.tools.registry import Accepted, Registry
 from roadworthy.tools.results import Rendered, render
 
 Charge: TypeAlias = Literal["settled", "assumed"]
-Source: TypeAlias = Literal["call", "cache", "repeat", "reconciled", "person", "fallback"]
+Source: TypeAlias = Literal["call", "cache", "repeat", "reconciled", "person", "fallback", "later"]
 
 _DIED = "a process ended during the call"
 _NOW_WHAT = "Do not repeat the same call; use another way or tell the user."
@@ -61,7 +63,7 @@ async def assume_open(run: Run, key: str) -> None:
     for event in run.past.attempts.get(key, ()):
         if isinstance(event, ToolIntended) and event.nanos:
             intent = event
-        elif isinstance(event, ToolAttemptFailed):
+        elif isinstance(event, ToolAttemptFailed | ToolAcknowledged):
             intent = None
     if intent is None or (reservation := f"{run.id}:{key}:{intent.attempt}") in run.assumed:
         return
@@ -74,7 +76,8 @@ async def assume_open(run: Run, key: str) -> None:
 
 
 async def perform(hands: Hands, run: Run, planned: Planned) -> Done[ToolOutcome]:
-    """The effect of a call's step. Raises: Suspend (a person is asked), Stop."""
+    """The effect of a call's step. Raises: Suspend (a person is asked, or its result comes
+    later), Stop."""
     return await _Call(hands, run, planned).go()
 
 
@@ -95,6 +98,8 @@ class _Call:
         self.hands, self.run, self.planned, self.tool = hands, run, planned, planned.tool
         self.key = planned.key
         self.idempotency_key = idempotency_key(run.id, planned.key)
+        if self.tool.later:
+            self.idempotency_key = later.token_of(run, planned.key)
         self.attempts = run.tried(planned.key)
         self.most = tried_before_reopening(run, planned.key) + 1 + self.tool.retries
         self.retry_at = tool_retry_at(run.past.attempts.get(planned.key, ()))
@@ -112,15 +117,21 @@ class _Call:
                     return recovered
             return await self._cached() or await self._try()
         except _Failed as failed:
-            return await self._give_up(failed)
+            settled = await self._settle(failed) if self.tool.later else failed
+            return settled if isinstance(settled, Done) else await self._give_up(settled)
 
     async def _go_on(self, intent: ToolIntended) -> Done[ToolOutcome] | None:
         """What became of the attempt a process died in. None: another one is left."""
         await assume_open(self.run, self.key)
         if is_another(intent, self.planned):
             self.granted = True
-            answer = answer_to_changed(self.run, intent, self.planned)
-            return self._answered(answer["decision"], answer.get("note", ""), answer.get("by", ""))
+            return await self._answered(answer_to_changed(self.run, intent, self.planned))
+        answer = later.answer_of(self.run, self.key)
+        if answer is not None:
+            return self._arrived(answer)
+        begun = later.acknowledged(self.run, self.key)
+        if begun is not None:
+            raise Suspend([later.wait_for(self.run, self.planned, begun.expires)])
         recovered = await self._recover(_DIED)
         if recovered is None and self.attempts >= self.most and not self.granted:
             raise _Failed("crashed", _DIED)
@@ -142,6 +153,8 @@ class _Call:
             self.ruled_out = False
             try:
                 value = await self._once()
+                if self.tool.later:
+                    return await self._acknowledged(value)
                 return self._kept(value) or self._succeeded(self._shown(value), "call")
             except AttemptFailed as error:
                 failure = error
@@ -229,13 +242,15 @@ class _Call:
         """T1: what is about to happen is durable before it happens; its cost is reserved."""
         if not self.planned.changes and not self.tool.cost_nanos:
             return
+        if self.tool.later:
+            await self._expect()
         intent = ToolIntended(
             key=self.key,
             tool=self.tool.name,
             arguments=self.planned.arguments,
             arguments_hash=self.planned.arguments_hash,
             effect=self.planned.effect,
-            idempotency_key=self.idempotency_key,
+            idempotency_key=self._public_key,
             attempt=self.attempts,
             nanos=self.tool.cost_nanos,
         )
@@ -268,21 +283,34 @@ class _Call:
         )
         if answer is not None:
             self.granted = True
-            return self._answered(answer["decision"], answer.get("note", ""), answer.get("by", ""))
-        match await self._reconcile():
-            case ("applied", value):
-                return self._succeeded(self._shown(value), "reconciled")
-            case "not_applied":
-                self.ruled_out = True
-                return None
-            case _:
-                pass
+            return await self._answered(answer)
+        found = await self._found_out()
+        if found is not None or self.ruled_out:
+            return found
         if self.tool.effect == "write" and self.attempts < self.most:
             return None
         if self.held is not None:  # nothing stays reserved while a person thinks
             unknown = AttemptFailed("unknown", why, applied="unknown", transient=False)
             await self._failed(unknown, None)
-        raise Suspend([unknown_outcome(self.run, self.planned, self.attempts, why)])
+        asked = [unknown_outcome(self.run, self.planned, self.attempts, why)]
+        if self.tool.later:  # its result may come while a person thinks
+            asked.append(later.wait_for(self.run, self.planned))
+        raise Suspend(asked)
+
+    async def _found_out(self) -> Done[ToolOutcome] | None:
+        """What became of it, as far as that can be learnt without a person."""
+        if self.tool.later and (arrived := await self._delivered()) is not None:
+            return arrived
+        match await self._reconcile():
+            case ("applied", value) if self.tool.later:
+                return await self._acknowledged(value)
+            case ("applied", value):
+                return self._succeeded(self._shown(value), "reconciled")
+            case "not_applied":
+                self.ruled_out = True
+            case _:
+                pass
+        return None
 
     async def _reconcile(self) -> object:
         function = self.tool.reconcile
@@ -296,13 +324,95 @@ class _Call:
             return "unknown"
         return await reconciled(self.run, self.tool, found)
 
-    def _answered(self, decision: str, note: str, by: str) -> Done[ToolOutcome] | None:
+    async def _answered(self, answer: Mapping[str, Any]) -> Done[ToolOutcome] | None:
+        """What a person said of an unknown outcome. None: try again."""
+        decision, note, by = answer["decision"], answer.get("note", ""), answer.get("by", "")
         if decision == "respond":
+            closed = None
+            if self.tool.later:
+                closed = await self._closed("left", "a person gave the result")
+            if closed is not None and later.failed(closed) is None:
+                return self._arrived(closed)
             return self._succeeded(Rendered(note or "done"), "person")
         if decision == "reject":
             message = f"{by or 'A person'} found that it did not take place and left it so. {note}"
             raise _Failed("left", message.strip())
         return None
+
+    # --- results that arrive later ---------------------------------------------------------
+
+    @property
+    def _public_key(self) -> str:
+        """The idempotency key as it may be read by anyone: a token is known to its tool alone."""
+        return later.wait_id(self.idempotency_key) if self.tool.later else self.idempotency_key
+
+    async def _expect(self) -> None:
+        """From now on there is something to answer, however quick the answer is."""
+        run, wait = self.run, later.wait_for(self.run, self.planned)
+        row, now = later.wait_row(run, wait), run.clock.now()
+        await run.record(also=lambda tx: waits.add(tx, row, run.position.seal, now))
+
+    async def _acknowledged(self, value: object) -> Done[ToolOutcome]:
+        """It is begun: nothing is held until its result is there. Raises: Suspend."""
+        run, wait = self.run, later.wait_for(self.run, self.planned)
+        expires = run.clock.now() + int(self.tool.later_seconds * MICROS)
+        paid, held = self._paid(), self.held
+        begun = ToolAcknowledged(
+            key=self.key,
+            tool=self.tool.name,
+            attempt=self.attempts,
+            expires=expires,
+            message="" if value is None else self._shown(value).text,
+            nanos=self._nanos,
+        )
+
+        def also(tx: Tx) -> Mapping[str, Any] | None:
+            if paid is not None:
+                paid(tx)
+            waits.set_deadline(tx, wait.id, expires)
+            found = waits.by_id(tx, wait.id)
+            return None if found is None else found.answer
+
+        answer = await run.record(begun, also=also, must=True)
+        if held is not None:
+            self.hands.ledger.released(held.accounts)
+            self.held = None
+        if isinstance(answer, Mapping):  # it was quicker than we are
+            return self._arrived(answer)
+        raise Suspend([later.wait_for(run, self.planned, expires)])
+
+    def _arrived(self, answer: Mapping[str, Any]) -> Done[ToolOutcome]:
+        failed = later.failed(answer)
+        if failed is not None:
+            raise _Failed(*failed)
+        return self._succeeded(later.rendered(answer), "later")
+
+    async def _delivered(self) -> Done[ToolOutcome] | None:
+        """The result, when it is there although the call seemed to fail."""
+        wait = later.wait_id(self.idempotency_key)
+        found = await self.hands.read(lambda tx: waits.by_id(tx, wait))
+        return None if found is None or found.answer is None else self._arrived(found.answer)
+
+    async def _settle(self, failed: _Failed) -> Done[ToolOutcome] | _Failed:
+        """It has failed, unless a result came first; from now on none is taken any more."""
+        answer = await self._closed(failed.code, str(failed))
+        if answer is None:
+            return failed
+        why = later.failed(answer)
+        return self._arrived(answer) if why is None else _Failed(*why)
+
+    async def _closed(self, code: str, why: str) -> Mapping[str, Any] | None:
+        """What the wait of this call is answered with: this, or what came before."""
+        run, wait = self.run, later.wait_id(self.idempotency_key)
+        answer, now = later.failure(code, why, ours=True), run.clock.now()
+
+        def also(tx: Tx) -> Mapping[str, Any] | None:
+            waits.answer(tx, wait, answer, run.position.seal, now)
+            found = waits.by_id(tx, wait)
+            return None if found is None else found.answer
+
+        recorded = await run.record(also=also)
+        return recorded if isinstance(recorded, Mapping) else None
 
     # --- outcomes ------------------------------------------------------------------------
 

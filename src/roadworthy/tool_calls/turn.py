@@ -98,6 +98,7 @@ class _Turn:
         self.outcomes: dict[str, ToolOutcome] = {}
         self.waits: list[Wait] = []
         self.rejected = False
+        self.behind = False  # an effect keeps its place, so what follows it keeps its own
 
     async def go(self, calls: Sequence[tuple[int, ToolCall]]) -> list[ToolOutcome]:
         plans = await plan(self.run, self.registry, self.number, calls)
@@ -182,10 +183,11 @@ class _Turn:
         """One call that runs alone. Returns whether later effects of this reply must not run."""
         if isinstance(decision, Wait):
             self.waits.append(decision)
-            return True
-        if self.waits:
+        self.behind = self.behind or not self._beside_others(planned)
+        if self.behind or isinstance(decision, Wait):
             return True  # an earlier effect waits: this one keeps its place behind it
-        if stopped or (self.rejected and decision is None):
+        begun = planned.tool.later and self.run.open_intent(planned.key) is not None
+        if (stopped or (self.rejected and decision is None)) and not begun:
             text = "Not attempted, because an earlier call of this reply did not succeed."
             await self._record(planned.refused("not_attempted", text))
             return True
@@ -193,8 +195,21 @@ class _Turn:
             self.rejected = True  # what a person agreed to knowing this call may still run
             await self._decided(planned, decision)
             return False
+        waiting = len(self.waits)
         outcome = await self._decided(planned, decision)
+        if len(self.waits) > waiting:
+            return stopped  # it has no outcome yet
         return not isinstance(outcome, ToolSucceeded)
+
+    def _beside_others(self, planned: Planned) -> bool:
+        """Whether it may begin now: results of earlier calls that are still to come hold up no
+        other call of that kind, unless it is the same one again."""
+        return all(
+            planned.tool.later
+            and wait.kind == "later"
+            and (planned.tool.repeatable or wait.arguments_hash != planned.arguments_hash)
+            for wait in self.waits
+        )
 
     async def _decided(self, planned: Planned, decision: ApprovalDecided | None) -> ToolOutcome:
         if decision is None or decision.decision == "approve":

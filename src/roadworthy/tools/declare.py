@@ -60,6 +60,8 @@ def tool(
     idempotent_by_nature: bool = False,
     repeatable: bool = False,
     polling: bool = False,
+    later: bool = False,
+    later_seconds: float = 604_800.0,
 ) -> ToolMaker: ...
 @spelled
 def tool(  # noqa: PLR0913 - a declaration
@@ -79,6 +81,8 @@ def tool(  # noqa: PLR0913 - a declaration
     idempotent_by_nature: bool = False,
     repeatable: bool = False,
     polling: bool = False,
+    later: bool = False,
+    later_seconds: float = 604_800.0,
 ) -> Any:
     """Make a function a tool. Bare `@tool` is irreversible: never repeated, cached or parallel.
 
@@ -92,19 +96,15 @@ def tool(  # noqa: PLR0913 - a declaration
     fallback: another read tool with the same parameters, used when this one fails.
     severity: how bad a wrong call is. idempotent_by_nature: repeating is harmless without a key.
     repeatable: equal calls may succeed more than once. polling: equal calls are no loop.
+    later: it only begins something; `rt.deliver(run.key, result)` brings the result, from anywhere,
+    within later_seconds.
     Raises: DeclarationError: says what is wrong and how to mend it.
     """
 
     def make(function: Callable[..., Any]) -> Tool[Any]:
-        signature = read_signature(function, name)
         return _checked(
             Tool(
-                name=signature.name,
-                description=signature.description,
-                parameters=signature.parameters,
-                function=function,
-                reader=signature.reader,
-                takes_context=signature.takes_context,
+                **_signed(function, name),
                 effect=effect,
                 timeout=timeout,
                 retries=retries,
@@ -117,11 +117,26 @@ def tool(  # noqa: PLR0913 - a declaration
                 idempotent=idempotent_by_nature,
                 repeatable=repeatable,
                 polling=polling,
+                later=later,
+                later_seconds=later_seconds,
             ),
             _NAME,
         )
 
     return make if function is None else make(function)
+
+
+def _signed(function: Callable[..., Any], name: str | None) -> dict[str, Any]:
+    """What a tool takes from its function's signature and docstring."""
+    signature = read_signature(function, name)
+    return {
+        "name": signature.name,
+        "description": signature.description,
+        "parameters": signature.parameters,
+        "function": function,
+        "reader": signature.reader,
+        "takes_context": signature.takes_context,
+    }
 
 
 def tool_from_schema(  # noqa: PLR0913 - a declaration
@@ -191,6 +206,7 @@ def _checked(made: Tool[Any], names: re.Pattern[str]) -> Tool[Any]:
         or _wrong_number(made)
         or _wrong_approval(made)
         or _wrong_effect(made)
+        or _wrong_later(made)
     )
     if wrong:
         raise DeclarationError(f"Tool {made.name!r}: {wrong}")
@@ -212,6 +228,8 @@ def _wrong_number(made: Tool[Any]) -> str | None:
         return "retries= must not be negative; 0 means one attempt."
     if made.cost_nanos < 0:
         return "cost= is in dollars and must not be negative."
+    if not 0 < made.later_seconds < float("inf"):
+        return "later_seconds= is in seconds and must be more than 0."
     if made.cache_ttl is not None and not made.cache_ttl > 0:
         return "cache_ttl= is in seconds and must be more than 0 (None: not cached)."
     return None
@@ -239,6 +257,16 @@ def _wrong_effect(made: Tool[Any]) -> str | None:
         )
     if made.effect == "irreversible" and made.idempotent:
         return 'idempotent_by_nature=True belongs to effect="write"; say so.'
+    return None
+
+
+def _wrong_later(made: Tool[Any]) -> str | None:
+    if not made.later:
+        return None
+    if made.effect == "read":
+        return 'later=True begins something elsewhere: say effect="write" or "irreversible".'
+    if not made.takes_context:
+        return "later=True: take run: RunContext and pass run.key on; the result comes under it."
     return None
 
 

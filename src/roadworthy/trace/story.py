@@ -203,6 +203,13 @@ def _attempt_failed(t: _Teller, event: e.ToolAttemptFailed) -> None:
     t.assume(step, event.assumed)
 
 
+def _acknowledged(t: _Teller, event: e.ToolAcknowledged) -> None:
+    step = t.step(event, "tool", event.tool)
+    step.state = "waiting"
+    step.detail |= {"acknowledged": event.message, "expires": event.expires}
+    t.pay(step, event.nanos)
+
+
 def _outcome(t: _Teller, event: e.ToolOutcome) -> None:
     micros: int = getattr(event, "micros", 0)
     step = t.step(event, "tool", event.tool, event.at - micros)
@@ -294,7 +301,8 @@ def _reopened(t: _Teller, event: e.RunReopened) -> None:
 
 
 def _waiting(t: _Teller, event: e.RunWaiting) -> None:
-    step = t.note(event, "run", f"{event.status} for the {event.kind}", "waiting")
+    what = "a result" if event.kind == "later" else f"the {event.kind}"
+    step = t.note(event, "run", f"{event.status} for {what}", "waiting")
     if event.result.question:
         step.detail = {"question": event.result.question}
 
@@ -316,6 +324,7 @@ _TELLERS: Mapping[type[e.RunEvent], Callable[[_Teller, Any], None]] = {
     e.DecisionMade: _decided,
     e.ToolIntended: _intended,
     e.ToolAttemptFailed: _attempt_failed,
+    e.ToolAcknowledged: _acknowledged,
     e.ToolOutcome: _outcome,
     e.BudgetRefused: _refused_money,
     e.BudgetWarned: _warned,
