@@ -32,6 +32,7 @@ from tests.chaos.world import Deed, Outside, World
 
 PRICE = Price(input="2.50", output=10)
 RUNS = ("mixed", "waits", "money", "failing", "asks", "chat-1", "chat-2")
+EFFECTS = dict(zip(RUNS, (3, 2, 2, 2, 1, 1, 1), strict=True))  # of each, by its script
 _PAUSE = 0.004  # seconds a model takes, so that a kill finds calls in flight
 
 SCRIPTS: dict[str, list[Turn]] = {
