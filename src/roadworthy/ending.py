@@ -149,7 +149,7 @@ async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
                 return await close(run, desk, Stop("guardrail", verdict.verdict.text))
             asked = dataclasses.replace(wait, detail=verdict.text)
             suspend = Suspend([asked if w is wait else w for w in suspend.waits])
-    asked_of_persons = [w for w in suspend.waits if w.kind in ("approval", "unknown_outcome")]
+    asked_of_persons = [w for w in suspend.waits if w.kind not in ("user", "later")]
     approvals = tuple(_approval(run, w) for w in asked_of_persons)
     question = next((str(w.detail) for w in suspend.waits if w.kind == "user"), None)
     report = Report(done=_done(run), missing=tuple(w.reason or "an answer" for w in suspend.waits))
