@@ -52,6 +52,7 @@ _TOOL_POLICIES = (
     "idempotent",
     "repeatable",
     "polling",
+    "later",
 )
 
 
