@@ -7,10 +7,10 @@ INSTALLED := $(VENV)/.installed
 CODE := $(wildcard src tests examples bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo chaos bench format lock requirements clean
+.PHONY: help setup check test test-many demo chaos bench format lock requirements clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(INSTALLED) ## create .venv from the lock; done again only when the lock or pyproject.toml changes
 
@@ -26,9 +26,18 @@ STORED := $(wildcard tests/unit/store tests/unit/api tests/properties) $(wildcar
   approvals.py cancel.py closing.py conversations.py effects.py limits.py processes.py resume.py tool_cache.py \
   turns.py unknown_outcomes.py))
 
-test: $(INSTALLED) ## all tests except the chaos ones; those of the store on Postgres too
-	$(BIN)/python -m pytest -q
+# Many processes on Postgres: engine, workers, and a cluster under random kills.
+MANY := tests/engine tests/cluster $(wildcard $(addprefix tests/chaos/test_, cluster.py workers.py zombie.py))
+HALF := tests/unit tests/types tests/structure tests/scenarios
+
+test: $(INSTALLED) ## all tests of one process, in two halves side by side
+	@log=$$(mktemp); $(BIN)/python -m pytest -q $(HALF) >$$log 2>&1 & half=$$!; \
+	$(BIN)/python -m pytest -q $(HALF:%=--ignore=%) $(MANY:%=--ignore=%); rest=$$?; \
+	wait $$half; code=$$?; cat $$log; rm $$log; exit $$((code + rest))
+
+test-many: $(INSTALLED) ## the tests of Postgres: the store's own again, and many processes
 	$(BIN)/python -m pytest -q --store postgres $(STORED)
+	$(BIN)/python -m pytest -q $(MANY)
 
 demo: $(INSTALLED) ## the support desk, offline, no key needed
 	$(BIN)/python -m examples.support_desk

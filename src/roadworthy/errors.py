@@ -135,7 +135,7 @@ class Overloaded(RunError):
 
     mend = "Send it again later, after as long as the answer says, or start more workers."
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
