@@ -54,6 +54,7 @@ from roadworthy.run import (
     Ports,
     Position,
     RecordEnds,
+    Refusal,
     Run,
     Stop,
     Unit,
@@ -272,10 +273,10 @@ class Executor:
         if run is None:
             return
         run.cancel()
-        requested = Unit(
+        requested = Unit(  # heard twice at once, it is recorded once
             position=run.position,
             events=(CancelRequested(by=by),),
-            apply=lambda tx: waits.do_command(tx, command_id, now),
+            apply=lambda tx: True if waits.do_command(tx, command_id, now) else Refusal(),
         )
         try:
             await self.house.journal.commit(requested)  # not `record`: its waits are its own

@@ -201,3 +201,23 @@ async def test_a_cancel_left_before_opening_is_obeyed_then(tmp_path: Path) -> No
         result = await rt.result(waiting.run_id)
     assert (result.status, result.reason) == ("stopped", "cancelled")
     assert len(model.requests) == 1
+
+
+async def test_a_cancel_that_is_heard_twice_at_once_is_recorded_once(tmp_path: Path) -> None:
+    begun, never = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: ModelRequest) -> str:
+        begun.set()
+        await never.wait()
+        return ""
+
+    desk = Agent("desk", model=ScriptedModel(hang))
+    async with Runtime(url(tmp_path)) as rt:
+        run_id = await rt.start(desk, "Hello")
+        await begun.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(rt.cancel(run_id, by="ana"))
+            for _ in range(5):
+                group.create_task(rt.crew.hear())
+        await rt.result(run_id)
+        assert len(await of_kind(rt, run_id, CancelRequested)) == 1

@@ -95,7 +95,9 @@ _COMMANDS = Statement(
     .order_by(s.command.c.id)
 )
 _DO_COMMAND = Statement(
-    update(s.command).where(s.command.c.id == _P("command_id")).values(done_at=_P("now"))
+    update(s.command)
+    .where(s.command.c.id == _P("command_id"), s.command.c.done_at.is_(None))
+    .values(done_at=_P("now"))
 )
 
 _ADD_REFUSAL = Statement(insert(s.command), columns=["run_id", "kind", "by", "at", "done_at"])
@@ -194,9 +196,9 @@ def refused(tx: Tx, run_id: str, holder: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def do_command(tx: Tx, command_id: int, now: int) -> None:
-    """Mark a command as carried out."""
-    tx.run(_DO_COMMAND, command_id=command_id, now=now)
+def do_command(tx: Tx, command_id: int, now: int) -> bool:
+    """Mark a command as carried out. False: somebody was quicker."""
+    return bool(tx.run(_DO_COMMAND, command_id=command_id, now=now))
 
 
 def commands_for(tx: Tx, run_id: str) -> Sequence[tuple[int, str, str, str]]:
