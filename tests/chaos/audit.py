@@ -124,7 +124,15 @@ class Audit:
         assert max(wanted.values()) == 1
         asked = [self.events[row.id][0] for row in self.rows if row.id not in self.parked]
         most = Counter(e.input.text for e in asked if isinstance(e, RunStarted))
-        assert len(wanted) == sum(EFFECTS[name] * count for name, count in most.items())
+        failed = [
+            event
+            for run_id, events in self.events.items()
+            for event in events
+            if isinstance(event, ToolFailed) and event.tool in ONCE and run_id not in self.parked
+        ]  # a process died in each attempt it had; nothing took effect, and the model was told
+        assert all(event.code == "crashed" for event in failed), failed
+        scripted = sum(EFFECTS[name] * count for name, count in most.items())
+        assert len(wanted) + len(failed) == scripted, (len(wanted), failed, scripted)
         keys = Counter(d.key for d in self.world.effects)
         assert max(keys.values()) == 1, keys
         tried = Counter(d.key for d in self.world.attempts)
