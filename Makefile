@@ -28,7 +28,7 @@ STORED := $(wildcard tests/unit/store tests/unit/api tests/properties) $(wildcar
 
 # Many processes on Postgres: engine, workers, and a cluster under random kills.
 MANY := tests/engine tests/cluster $(wildcard $(addprefix tests/chaos/test_, cluster.py workers.py zombie.py))
-HALF := tests/unit tests/types tests/structure tests/scenarios
+HALF := tests/unit tests/types tests/structure tests/properties tests/kit  # not scenarios: a background job ignores Ctrl+C
 
 test: $(INSTALLED) ## all tests of one process, in two halves side by side
 	@log=$$(mktemp); $(BIN)/python -m pytest -q $(HALF) >$$log 2>&1 & half=$$!; \
