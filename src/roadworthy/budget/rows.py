@@ -7,7 +7,7 @@ a provider charged more than was reserved; then the truth is recorded and the ac
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from sqlalchemy import ColumnElement, bindparam, case, insert, select, update
@@ -136,14 +136,15 @@ def hold(
     return None
 
 
-def _change(tx: Tx, statement: object, ids: Sequence[str], **amounts: Amount) -> list[Row]:
+def _change(
+    tx: Tx, statement: Callable[[int], Statement], ids: Sequence[str], **amounts: Amount
+) -> list[Row]:
     """Run a statement over these accounts with amounts by name."""
     _line_up(tx, ids)
     values: dict[str, int | str] = {f"id{i}": account for i, account in enumerate(ids)}
     for name, amount in amounts.items():
         values[f"{name}_nanos"], values[f"{name}_tokens"] = amount
-    made: Statement = statement(len(ids))  # type: ignore[operator]
-    return tx.rows(made, **values)
+    return tx.rows(statement(len(ids)), **values)
 
 
 def _line_up(tx: Tx, ids: Iterable[str]) -> None:

@@ -190,30 +190,14 @@ _NEXT_IN_CONVERSATION = Statement(
     .limit(1)
 )
 _RECENT = Statement(RUN.order_by(s.run.c.created_at.desc(), s.run.c.id.desc()).limit(_P("most")))
+_EVENT = (*(s.event.c[name] for name in ("seq", "at", *EventRow._fields)),)
 _EVENTS = Statement(
-    select(
-        s.event.c.seq,
-        s.event.c.at,
-        s.event.c.type,
-        s.event.c.v,
-        s.event.c.key,
-        s.event.c.body,
-        s.event.c.refs,
-    )
+    select(*_EVENT)
     .where(s.event.c.run_id == _P("run_id"), s.event.c.seq > _P("after"))
     .order_by(s.event.c.seq)
 )
 _EVENTS_BEFORE = Statement(
-    select(
-        s.event.c.run_id,
-        s.event.c.seq,
-        s.event.c.at,
-        s.event.c.type,
-        s.event.c.v,
-        s.event.c.key,
-        s.event.c.body,
-        s.event.c.refs,
-    )
+    select(s.event.c.run_id, *_EVENT)
     .join_from(s.run, s.event, s.event.c.run_id == s.run.c.id)
     .where(
         s.run.c.tenant == _P("tenant"),
