@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -113,3 +114,20 @@ async def test_who_stopped_watching_is_told_nothing_more(database: str, redis: s
     finally:
         await here.close()
         await there.close()
+
+
+async def test_closing_while_it_connects_leaves_no_connection(database: str) -> None:
+    def hears(run_id: str, _: object) -> None:
+        del run_id
+
+    for turns in range(40):
+        hot = PostgresHot(database, hears)
+        opening = asyncio.create_task(hot.open())
+        await asyncio.sleep(0)  # noqa: TID251 - its tasks begin
+        hot.watch("a")
+        for _ in range(turns):
+            await asyncio.sleep(0)  # noqa: TID251 - as far as it comes
+        opening.cancel()
+        await hot.close()
+    await asyncio.get_running_loop().shutdown_default_executor()  # threads that still connect
+    gc.collect()  # a connection that nobody closed says so here: warnings are errors

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -199,6 +200,9 @@ class PostgresHot(Hot):
         super().__init__(heard)
         self._url = url
         self._sender: Any = None
+        self._closing = False
+        self._lock = threading.Lock()
+        self._connections: list[Any] = []
 
     async def _listen(self) -> None:
         connection = await asyncio.to_thread(self._connect)
@@ -242,15 +246,23 @@ class PostgresHot(Hot):
             raise
 
     async def close(self) -> None:
-        """Stop, and close both connections."""
+        """Stop, and close both connections; one that a thread is still making closes itself."""
         await super().close()
-        if self._sender is not None:
-            self._sender.close()
+        with self._lock:
+            self._closing = True
+            for connection in self._connections:
+                connection.close()
 
     def _connect(self) -> Any:  # noqa: ANN401 - a driver's connection
         import psycopg  # noqa: PLC0415 - an extra
 
-        return psycopg.connect(self._url, autocommit=True, connect_timeout=10)
+        connection = psycopg.connect(self._url, autocommit=True, connect_timeout=10)
+        with self._lock:
+            self._connections = [known for known in self._connections if not known.closed]
+            self._connections.append(connection)
+            if self._closing:
+                connection.close()
+        return connection
 
 
 class RedisHot(Hot):

@@ -102,7 +102,11 @@ class PostgresDatabase(Database):
                 connect_timeout=CONNECT_SECONDS,
                 application_name="roadworthy",
             )
-            connection.execute(_IDLE)
+            try:
+                connection.execute(_IDLE)
+            except BaseException:
+                connection.close()
+                raise
         with self._lock:
             self._open = [known for known in self._open if not known.closed]
             self._open.append(connection)
