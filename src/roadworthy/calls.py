@@ -19,7 +19,7 @@ from roadworthy.agent import Model
 from roadworthy.budget import Account, Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
 from roadworthy.clock import MICROS
 from roadworthy.deadline import in_time
-from roadworthy.errors import ModelError, ModelOutcomeUnknown, ModelRejected
+from roadworthy.errors import ModelError, ModelInterrupted, ModelOutcomeUnknown, ModelRejected
 from roadworthy.events import BudgetRefused, ModelFailed, ModelIntended, ModelReplied, RunEvent
 from roadworthy.limits import Phase, to_dollars
 from roadworthy.messages import Message, ModelRequest, ModelSettings, OutputSpec, Reply, ToolSpec
@@ -187,7 +187,7 @@ class _Trial:
             await self._failed(held, error, retry_at, gave_up=retry_at is None)
             return error, retry_at
         except BaseException:  # cancelled or stopped: the request has left all the same
-            await self._failed(held, ModelOutcomeUnknown("interrupted"), None, gave_up=False)
+            await self._failed(held, ModelInterrupted("broken off"), None, gave_up=False)
             raise
         micros = int((run.clock.monotonic() - started) * MICROS)
         return self._done(held, reply, rates, micros)

@@ -232,6 +232,12 @@ class ModelOutcomeUnknown(ModelError):
     charge_unknown = True
 
 
+class ModelInterrupted(ModelOutcomeUnknown):
+    """We broke the call off: the run was cancelled, out of time, or left to another process."""
+
+    mend = "Nothing: a run that goes on asks again."
+
+
 class ModelRejected(ModelError):
     """The provider refuses this request for good (bad request, quota, not found)."""
 

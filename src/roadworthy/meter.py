@@ -19,6 +19,8 @@ from roadworthy.events import (
 )
 from roadworthy.limits import Phase, PhaseUsage, Usage
 
+_OURS = ("crashed", "ModelInterrupted")  # the model did not fail; it is asked the same again
+
 
 @dataclass
 class Meter:
@@ -47,7 +49,7 @@ class Meter:
                 self.nanos += event.nanos
                 self._phase(event.phase, event.nanos, event.input_tokens, event.output_tokens)
             case ModelFailed():
-                self.failures += event.code != "crashed"
+                self.failures += event.code not in _OURS
                 self._assume(event.assumed)
             case ToolAttemptFailed():
                 self._pay(event.nanos)

@@ -98,16 +98,20 @@ class Audit:
             assert [e.seq for e in events] == list(range(len(events)))
             if row.id in self.parked:
                 continue
-            assert row.status == "completed", (row, ended)
-            assert len(ended) == len(delivered) == 1 + reopened, row
-            assert {e.reason for e in ended[:-1]} <= {"poison"}, row
-            assert delivered[-1].text.endswith(" done"), delivered
+            assert row.status == "completed", self.story(row.id)
+            assert len(ended) == len(delivered) == 1 + reopened, self.story(row.id)
+            assert {e.reason for e in ended[:-1]} <= {"poison"}, self.story(row.id)
+            assert delivered[-1].text.endswith(" done"), self.story(row.id)
+
+    def story(self, run_id: str) -> str:
+        """All that is recorded of a run, a line each."""
+        return "\n".join(["", run_id, *map(str, self.events[run_id])])
 
     def steps(self) -> None:
         """No step has two outcomes."""
-        for events in self.events.values():
+        for run_id, events in self.events.items():
             outcomes = Counter(e.key for e in events if e.outcome)
-            assert max(outcomes.values()) == 1, outcomes
+            assert max(outcomes.values()) == 1, self.story(run_id)
 
     def effects(self) -> None:
         """Each effect that a script asks for happened exactly once."""
@@ -120,7 +124,8 @@ class Audit:
             for event in events
             if isinstance(event, ToolSucceeded) and event.tool in ONCE and run_id not in self.parked
         )
-        assert effects == wanted, (effects - wanted, wanted - effects)
+        apart = {run_id for run_id, _, _ in (effects - wanted) + (wanted - effects)}
+        assert not apart, (effects - wanted, wanted - effects, *map(self.story, apart))
         assert max(wanted.values()) == 1
         asked = [self.events[row.id][0] for row in self.rows if row.id not in self.parked]
         most = Counter(e.input.text for e in asked if isinstance(e, RunStarted))
@@ -164,8 +169,9 @@ class Audit:
             intended = [e for e in events if isinstance(e, ModelIntended)]
             ends = [(e.key, e.attempt) for e in events if isinstance(e, ModelReplied | ModelFailed)]
             assert sorted(ends) == sorted((e.key, e.attempt) for e in intended)
-            crashed = sum(isinstance(e, ModelFailed) and e.code == "crashed" for e in events)
-            assert len(intended) - crashed <= asked[run_id] <= len(intended)
+            ours = ("crashed", "ModelInterrupted")  # the request had left, or had not
+            unsaid = sum(isinstance(e, ModelFailed) and e.code in ours for e in events)
+            assert len(intended) - unsaid <= asked[run_id] <= len(intended)
 
     def money(self) -> None:
         """The books balance: accounts, reservations, events; nothing is held any more."""

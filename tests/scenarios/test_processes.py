@@ -291,7 +291,8 @@ async def test_a_slow_run_survives_any_number_of_deployments(
     monkeypatch.setattr("roadworthy.runtime.CLOSE_SECONDS", 0.0)
     asked = asyncio.Event()
 
-    async def slow(_: ModelRequest) -> str:
+    async def slow(request: ModelRequest) -> str:
+        assert request.ordinal == 0  # the model did not fail: a script does not go on
         asked.set()
         if deployment < 6:
             await asyncio.Event().wait()
