@@ -27,11 +27,12 @@ STORED := $(wildcard tests/unit/store tests/unit/api tests/properties) $(wildcar
   turns.py unknown_outcomes.py))
 
 # Many processes on Postgres: engine, workers, and a cluster under random kills.
-MANY := tests/engine tests/cluster $(wildcard $(addprefix tests/chaos/test_, cluster.py workers.py zombie.py))
+MANY := tests/engine tests/cluster $(wildcard $(addprefix tests/chaos/test_, cluster.py workers.py zombie.py)) \
+  $(wildcard tests/kit/test_tau_workers.py)
 HALF := tests/unit tests/types tests/structure tests/properties tests/kit  # not scenarios: a background job ignores Ctrl+C
 
 test: $(INSTALLED) ## all tests of one process, in two halves side by side
-	@log=$$(mktemp); $(BIN)/python -m pytest -q $(HALF) >$$log 2>&1 & half=$$!; \
+	@log=$$(mktemp); $(BIN)/python -m pytest -q $(HALF) $(MANY:%=--ignore=%) >$$log 2>&1 & half=$$!; \
 	$(BIN)/python -m pytest -q $(HALF:%=--ignore=%) $(MANY:%=--ignore=%); rest=$$?; \
 	wait $$half; code=$$?; cat $$log; rm $$log; exit $$((code + rest))
 

@@ -59,6 +59,7 @@ class ClusterKeeper(Keeper):
         self._poked = asyncio.Event()
         self._most_waiting = settings.most_waiting
         self._counted: dict[int, tuple[float, int]] = {}  # by priority: until when, how many
+        self._swept = ""  # up to which run those that wait long were looked at
         self._refused: set[str] = set()  # patterns that are not known here, said once
         self.engine = DbosEngine(
             self._house.database.url, self._segment, settings, clock=self._house.clock
@@ -242,23 +243,34 @@ class ClusterKeeper(Keeper):
         )
 
     async def _sweep(self) -> None:
-        """Runs of dead workers whose job was lost with them get a new one."""
+        """Runs whose job was lost, with a dead worker or in the engine, get a new one."""
         now = self._house.clock.now()
         before = now - int(LEFT_SECONDS * MICROS)
-        left = await self._house.read(lambda tx: jobs.left_running(tx, before, _AT_ONCE))
-        if not left:
-            return
-        alive = {worker.id for worker in await self.engine.workers()}
-        lost = [row for row in left if row.owner not in alive]
+        lost = await self._left_by_the_dead(before) + await self._without_a_job(before)
 
         def again(tx: Tx) -> None:
             for row in lost:
                 runs.again(tx, row.id, row.dispatch, now)
 
         if lost:
-            log.warning("%d runs of dead workers are dispatched again", len(lost))
+            log.warning("%d runs whose job was lost are dispatched again", len(lost))
             await self._house.journal.commit(Unit(apply=again))
             self._poked.set()
+
+    async def _left_by_the_dead(self, before: int) -> list[RunRow]:
+        left = await self._house.read(lambda tx: jobs.left_running(tx, before, _AT_ONCE))
+        if not left:
+            return []
+        alive = {worker.id for worker in await self.engine.workers()}
+        return [row for row in left if row.owner not in alive]
+
+    async def _without_a_job(self, before: int) -> list[RunRow]:
+        """Some of those that wait long, each time the next: a long queue is no loss."""
+        after = self._swept
+        rows = await self._house.read(lambda tx: jobs.left_queued(tx, before, after, _AT_ONCE))
+        self._swept = rows[-1].id if len(rows) == _AT_ONCE else ""
+        lost = {job.run_id for job in await self.engine.lost(*map(_job, rows))}
+        return [row for row in rows if row.id in lost]
 
     # --- the rest ------------------------------------------------------------------------
 

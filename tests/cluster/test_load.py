@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+import psycopg
 import pytest
 
 from roadworthy import Agent, RunOptions, Runtime, User
@@ -67,3 +68,27 @@ async def test_what_waits_is_executed_when_there_is_room(
     async with Runtime(database, patterns=[DESK]) as rt, asyncio.TaskGroup() as group:
         tasks = [group.create_task(rt.run(DESK, "x")) for _ in range(30)]
     assert {task.result().text for task in tasks} == {"Done."}
+
+
+@pytest.mark.requirement("REC-8")
+async def test_a_run_whose_job_vanished_from_the_engine_gets_a_new_one(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody emptied the engine's tables: the journal is the only truth."""
+    monkeypatch.setattr("roadworthy.cluster.LEFT_SECONDS", 0.3)
+    async with Runtime(database, patterns=[DESK], execute=False) as rt:
+        lost, kept = [await rt.start(DESK, name, key=name) for name in ("lost", "kept")]
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as sql:
+            async with asyncio.timeout(20):
+                deleted = 0
+                while not deleted:
+                    gone = await sql.execute(
+                        "DELETE FROM dbos.workflow_status WHERE workflow_uuid = %s", (f"{lost}:1",)
+                    )
+                    deleted = gone.rowcount
+        async with asyncio.timeout(20):
+            while (await rt.find(lost)).dispatch == 1:
+                await rt._open.keeper.workers()
+        assert (await rt.find(kept)).dispatch == 1
+        async with Runtime(database, patterns=[DESK]):
+            assert (await rt.wait(lost)).text == (await rt.wait(kept)).text == "Done."

@@ -13,7 +13,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
@@ -36,6 +36,8 @@ _NAME = "roadworthy"
 _BATCH = 1_000
 _PAUSE = 1.0
 _ENDED = ["SUCCESS", "ERROR", "CANCELLED"]
+_OPEN = ["ENQUEUED", "DELAYED", "PENDING"]
+_CLOSING = 5.0  # seconds that a call left behind has
 
 
 # --- JSON only -----------------------------------------------------------------------------
@@ -178,6 +180,7 @@ class Dispatch:
             max_overflow=0,
             pool_pre_ping=True,
         )
+        self._calls: set[Future[Any]] = set()
         self._client: DBOSClient | None = None
         self._dbos: DBOS | None = None
         self._launched = False
@@ -208,6 +211,9 @@ class Dispatch:
         client, self._client = self._client, None
         if client is not None:
             await self._call(client.destroy)
+        left = [*self._calls]  # a task was cancelled, its call goes on and holds a connection
+        if left:
+            await asyncio.to_thread(wait, left, _CLOSING)
         self._database.dispose()
         self._threads.shutdown(wait=False)
 
@@ -264,6 +270,16 @@ class Dispatch:
             )
         )
         return [job.workflow_id for job in jobs]
+
+    async def open_among(self, keys: Sequence[str]) -> set[str]:
+        """Which of these jobs wait or execute."""
+        client = self._connected
+        jobs = await self._call(
+            lambda: client.list_workflows(
+                status=_OPEN, workflow_ids=[*keys], load_input=False, load_output=False
+            )
+        )
+        return {job.workflow_id for job in jobs}
 
     async def schedule(self, name: str, cron: str, payload: str) -> None:
         """Create or replace a schedule. Raises: DeclarationError: not a cron expression."""
@@ -414,7 +430,10 @@ class Dispatch:
 
     async def _call(self, call: Callable[[], T]) -> T:
         """A blocking call, off the loop and outside DBOS's own pool."""
+        called = self._threads.submit(call)
+        self._calls.add(called)
+        called.add_done_callback(self._calls.discard)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            return await asyncio.wrap_future(called)
         except (SQLAlchemyError, OSError) as error:
             raise StoreUnavailable(f"The engine's database does not answer: {error}") from error

@@ -159,6 +159,11 @@ class DbosEngine:
         await self._dispatch.cancel(f"{run_id}:{segment}")
         self._held.cancel(f"{run_id}:{segment}")
 
+    async def lost(self, *jobs: Job) -> list[Job]:
+        """Which of these neither wait nor execute anywhere. Raises: StoreUnavailable."""
+        there = await self._dispatch.open_among([job.id for job in jobs]) if jobs else set()
+        return [job for job in jobs if job.id not in there]
+
     @property
     def running(self) -> frozenset[str]:
         """The jobs that execute here now, as `run:segment`."""

@@ -35,6 +35,16 @@ _UNFINISHED = Statement(
 _LEFT = Statement(
     RUN.where(s.run.c.status == "running", s.run.c.updated_at < _P("before")).limit(_P("most"))
 )
+_NOT_BEGUN = Statement(
+    RUN.where(
+        s.run.c.status == "queued",
+        s.run.c.dispatched == s.run.c.dispatch,
+        s.run.c.updated_at < _P("before"),
+        s.run.c.id > _P("after"),
+    )
+    .order_by(s.run.c.id)
+    .limit(_P("most"))
+)
 _DISPATCHED = Statement(
     update(s.run)
     .where(s.run.c.id == _P("run_id"), s.run.c.dispatched < _P("job"))
@@ -127,6 +137,12 @@ def settled(tx: Tx, run_ids: Sequence[str]) -> list[str]:
 def left_running(tx: Tx, before: int, most: int) -> list[RunRow]:
     """Runs that were taken for execution before a time and have not ended or waited since."""
     return [run_row(row) for row in tx.rows(_LEFT, before=before, most=most)]
+
+
+def left_queued(tx: Tx, before: int, after: str, most: int) -> list[RunRow]:
+    """Runs whose job was enqueued before a time and has not begun, from an id on."""
+    rows = tx.rows(_NOT_BEGUN, before=before, after=after, most=most)
+    return [run_row(row) for row in rows]
 
 
 def mark_dispatched(tx: Tx, run_id: str, job: int) -> None:
