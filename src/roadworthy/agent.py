@@ -269,9 +269,9 @@ class Agent(Generic[Deps, Output]):
 
 
 def qualname(thing: object) -> str:
-    """A function or type by its module and name."""
-    module = getattr(thing, "__module__", "")
-    return f"{module}.{getattr(thing, '__qualname__', str(thing))}"
+    """A function or type by its name, without its module: a file that one process runs and another
+    imports declares the same."""
+    return str(getattr(thing, "__qualname__", thing))
 
 
 def check_on_change(whose: str, policy: object) -> None:

@@ -1,6 +1,6 @@
 """What the zombie's workers execute: one call that looks first, then acts.
 
-`roadworthy worker tests/chaos/bank.py`; the environment names the store and the socket.
+`roadworthy worker tests/chaos/bank.py`; the environment names store, socket and release.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tests.chaos.outside import Remote
 from tests.chaos.world import Outside
 
 
-def bank_for(world: Outside) -> Agent[None, str]:
-    """An agent that does what the user says: `put` or `pay`."""
+def bank_for(world: Outside, release: str = "1") -> Agent[None, str]:
+    """An agent that does what the user says: `put` or `pay`. release: it is told which."""
 
     @tool(effect="write")
     def put(run: RunContext[None], item: str) -> str:
@@ -43,9 +43,10 @@ def bank_for(world: Outside) -> Agent[None, str]:
             return "It is done."
         return [ToolCall(request.messages[0].text, {"item": "a"})]
 
-    return Agent("bank", model=ScriptedModel(say), tools=[put, pay])
+    instructions = f"You are release {release}."
+    return Agent("bank", model=ScriptedModel(say), tools=[put, pay], instructions=instructions)
 
 
 if "CHAOS_WORLD" in os.environ:
-    bank = bank_for(Remote(os.environ["CHAOS_WORLD"]))
+    bank = bank_for(Remote(os.environ["CHAOS_WORLD"]), os.environ.get("BANK_RELEASE", "1"))
     rt = Runtime(os.environ["CHAOS_STORE"], patterns=[bank])

@@ -223,6 +223,10 @@ class Cluster:
         while len(self.workers) < self._most:
             self.one_more()
 
+    def deploy(self, **environment: str) -> None:
+        """Workers begun from now on have these variables."""
+        self._environment |= environment
+
     def one_more(self, *options: str) -> Worker:
         """Begin a worker."""
         lease = ("--lease", str(LEASE))

