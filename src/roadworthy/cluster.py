@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 5.0  # who waits is told; this is for a notification that got
 COUNT_SECONDS = 0.2
 CLOCKS_APART = 1.0
 RETRY_SECONDS = 5.0
-_AT_ONCE = 500
+_AT_ONCE = 100  # the first of them begins when all are enqueued
 _MOST_ENQUEUED = 1_000  # the rest stays in the store, where each tenant gets its turn
 
 
@@ -57,6 +57,7 @@ class ClusterKeeper(Keeper):
         self._perform = perform
         self._work = work
         self._poked = asyncio.Event()
+        self._full = False  # whether some were left to wait in the store, when last looked
         self._most_waiting = settings.most_waiting
         self._counted: dict[int, tuple[float, int]] = {}  # by priority: until when, how many
         self._refused: set[str] = set()  # patterns that are not known here, said once
@@ -198,23 +199,17 @@ class ClusterKeeper(Keeper):
         except TimeoutError:
             pass  # what other processes accepted before they died is dispatched too
         self._poked.clear()
-        names = self._executor.names
+        names, database = self._executor.names, self._house.database
 
-        def find(tx: Tx) -> list[RunRow]:
-            room = _MOST_ENQUEUED - jobs.enqueued(tx, _MOST_ENQUEUED)
-            return jobs.undispatched(tx, names, min(room, _AT_ONCE)) if room > 0 else []
+        def take(connection: object) -> Sequence[Job]:
+            tx = Tx(database, connection)
+            with database.guarded():
+                room = _MOST_ENQUEUED - jobs.enqueued(tx, _MOST_ENQUEUED)
+                rows = jobs.take(tx, names, min(room, _AT_ONCE)) if room > 0 else []
+                self._full = len(rows) >= room
+                return [_job(row) for row in rows]
 
-        rows = await self._house.read(find)
-        if not rows:
-            return
-        await self.engine.enqueue(*map(_job, rows))
-
-        def mark(tx: Tx) -> None:
-            for row in rows:
-                jobs.mark_dispatched(tx, row.id, row.dispatch)
-
-        await self._house.journal.commit(Unit(apply=mark))
-        if len(rows) == _AT_ONCE:
+        if await self.engine.dispatch(take) == _AT_ONCE:
             self._poked.set()
 
     async def _segment(self, run_id: str, number: int) -> None:
@@ -229,7 +224,8 @@ class ClusterKeeper(Keeper):
             row = await self._house.read(lambda tx: runs.get(tx, run_id))
             if row.status == "queued" and row.dispatch == number:
                 await self._not_here(row)
-        self._poked.set()  # there is room for another job
+        if self._full:  # there is room for another job
+            self._poked.set()
 
     async def _not_here(self, row: RunRow) -> None:
         """It could not begin here: unknown to this worker, or behind its conversation."""

@@ -238,6 +238,25 @@ class Dispatch:
         for batch in rounds:
             await self._call(partial(enqueue, batch))
 
+    async def dispatch(self, take: Callable[[Any], Sequence[Job]]) -> int:
+        """Enqueue what `take` finds, in the transaction in which it does; how many.
+
+        take: called with the driver's connection, in another thread; of jobs that must not
+        overtake each other it gives one.
+        """
+        client, database = self._connected, self._database
+
+        def dispatch() -> int:
+            with database.begin() as transaction:
+                jobs = take(transaction.connection.driver_connection)
+                for job in jobs:
+                    client.enqueue_in_transaction(
+                        transaction, self._options(job), job.run_id, job.segment
+                    )
+                return len(jobs)
+
+        return await self._call(dispatch)
+
     def _options(self, job: Job) -> EnqueueOptions:
         options: EnqueueOptions = {
             "workflow_name": "segment",
