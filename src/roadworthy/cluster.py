@@ -28,6 +28,7 @@ from roadworthy.tool_calls import forget_expired
 log = logging.getLogger("roadworthy.runtime")
 SWEEP_SECONDS = 1.0
 LEFT_SECONDS = 30.0  # a run of a dead worker whose job got lost: longer than any lease
+LOOK_SECONDS = 0.25
 GLANCE_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0  # who waits is told; this is for a notification that got lost
 COUNT_SECONDS = 0.2
@@ -57,6 +58,8 @@ class ClusterKeeper(Keeper):
         self._perform = perform
         self._work = work
         self._poked = asyncio.Event()
+        self._looked = 0.0  # when it was last looked what has no job, by the event loop's time
+        self._soon: asyncio.TimerHandle | None = None
         self._full = False  # whether some were left to wait in the store, when last looked
         self._most_waiting = settings.most_waiting
         self._counted: dict[int, tuple[float, int]] = {}  # by priority: until when, how many
@@ -180,7 +183,7 @@ class ClusterKeeper(Keeper):
 
     async def hear(self) -> None:
         """Carry out commands for runs that execute here; what else they woke is dispatched."""
-        self._poked.set()
+        self._look_soon()
         for command_id, run_id, _, by in await self._house.read(waits.commands):
             if self._executor.executes(run_id):
                 await self._executor.obey(command_id, run_id, by)
@@ -191,6 +194,13 @@ class ClusterKeeper(Keeper):
 
     # --- jobs ----------------------------------------------------------------------------
 
+    def _look_soon(self) -> None:
+        """Others dispatch what they accept and wake; that they could not is rare, so one looks at
+        once after a pause, and else a few times a second."""
+        if self._soon is None:
+            at = self._looked + LOOK_SECONDS
+            self._soon = asyncio.get_running_loop().call_at(at, self._poked.set)
+
     async def _dispatch(self) -> None:
         """Enqueue what has no job yet, many at once; again when somebody asks, or in a second."""
         try:
@@ -199,6 +209,10 @@ class ClusterKeeper(Keeper):
         except TimeoutError:
             pass  # what other processes accepted before they died is dispatched too
         self._poked.clear()
+        self._looked = asyncio.get_running_loop().time()
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         names, database = self._executor.names, self._house.database
 
         def take(connection: object) -> Sequence[Job]:
@@ -225,7 +239,7 @@ class ClusterKeeper(Keeper):
             if row.status == "queued" and row.dispatch == number:
                 await self._not_here(row)
         if self._full:  # there is room for another job
-            self._poked.set()
+            self._look_soon()
 
     async def _not_here(self, row: RunRow) -> None:
         """It could not begin here: unknown to this worker, or behind its conversation."""

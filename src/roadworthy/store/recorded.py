@@ -31,7 +31,8 @@ _FIRST = Statement(
     select(*_EVENT)
     .where(s.event.c.run_id == _P("run_id"))
     .order_by(s.event.c.seq)
-    .limit(_P("most"))
+    .limit(_P("most")),
+    settled=True,
 )
 _LAST_RESULT = Statement(
     select(*_EVENT)
@@ -61,7 +62,11 @@ def events(tx: Tx, run_id: str, after: int = -1) -> list[RunEvent]:
 
 
 def all_of_few(tx: Tx, run_id: str, most: int) -> list[RunEvent] | None:
-    """All events of a run; None when there are more than so many."""
+    """All events of a run; None when there are more than so many.
+
+    For who writes the next one in the same unit: were one added in this batch, both would take the
+    same place, and the batch is tried again with each unit alone.
+    """
     rows = tx.rows(_FIRST, run_id=run_id, most=most + 1)
     return None if len(rows) > most else _of_run(tx, run_id, rows)
 

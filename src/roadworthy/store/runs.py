@@ -153,7 +153,7 @@ _SET_STATUS = Statement(
         input_tokens=_P("input_tokens"),
         output_tokens=_P("output_tokens"),
     )
-    .returning(s.run.c.tenant, s.run.c.conversation)
+    .returning(s.run.c.tenant, s.run.c.conversation, s.run.c.segment)
 )
 _WAKE = Statement(
     update(s.run)
@@ -333,8 +333,11 @@ def hand_back(tx: Tx, run_id: str, epoch: int) -> bool:
 
 def set_status(
     tx: Tx, run_id: str, status: Status, reason: str, usage: tuple[int, int, int], now: int
-) -> None:
-    """Status with usage (nanos, input tokens, output tokens). An end leaves the conversation."""
+) -> int:
+    """Status with usage (nanos, input tokens, output tokens). An end leaves the conversation.
+
+    Returns how many segments the run has had.
+    """
     nanos, tokens_in, tokens_out = usage
     row = tx.one(
         _SET_STATUS,
@@ -352,6 +355,7 @@ def set_status(
         following = next_in_conversation(tx, **place) if left else None
         if following is not None:  # an earlier job of it may have come too soon
             again(tx, following, get(tx, following).dispatch, now)
+    return 0 if row is None else int(row[2])
 
 
 def again(tx: Tx, run_id: str, job: int, now: int) -> bool:
