@@ -30,7 +30,8 @@ SWEEP_SECONDS = 1.0
 LEFT_SECONDS = 30.0  # a run of a dead worker whose job got lost: longer than any lease
 LOOK_SECONDS = 0.25
 GLANCE_SECONDS = 1.0
-PATIENCE_SECONDS = 5.0  # who waits is told; this is for a notification that got lost
+UNHEARD_SECONDS = 5.0  # a notification that got lost is made up for
+PATIENCE_SECONDS = 60.0  # who waits is told
 COUNT_SECONDS = 0.2
 CLOCKS_APART = 1.0
 RETRY_SECONDS = 5.0
@@ -59,6 +60,7 @@ class ClusterKeeper(Keeper):
         self._work = work
         self._poked = asyncio.Event()
         self._looked = 0.0  # when it was last looked what has no job, by the event loop's time
+        self._told = 0.0  # when who waits here was last told
         self._soon: asyncio.TimerHandle | None = None
         self._full = False  # whether some were left to wait in the store, when last looked
         self._most_waiting = settings.most_waiting
@@ -277,6 +279,11 @@ class ClusterKeeper(Keeper):
         if not self._changed():
             return
         await self.hear()
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Who waits here for runs of other processes is told of those that ended or wait."""
+        self._told = asyncio.get_running_loop().time()
         expected = self._live.expected - self._executor.active
         if expected:
             for run_id in await self._house.read(lambda tx: jobs.settled(tx, sorted(expected))):
@@ -285,6 +292,8 @@ class ClusterKeeper(Keeper):
     async def _keep(self) -> None:
         now = self._house.clock.now()
         await self.due()
+        if asyncio.get_running_loop().time() - self._told >= UNHEARD_SECONDS:
+            await self._tell()
         await self._house.journal.commit(Unit(apply=lambda tx: forget_expired(tx, now)))
 
 

@@ -161,9 +161,17 @@ class Intake:
 
         Raises: UnknownApproval: no such, or decided already; RunError: it cannot be decided so.
         """
-        wait = await self._house.read(lambda tx: waits.by_id(tx, wait_id))
-        if wait is None or wait.answered_at is not None or wait.kind in ("user", "later"):
+
+        def read(tx: Tx) -> tuple[WaitRow, RunRow] | None:
+            wait = waits.by_id(tx, wait_id)
+            if wait is None or wait.answered_at is not None or wait.kind in ("user", "later"):
+                return None
+            return wait, runs.get(tx, wait.run_id)
+
+        found = await self._house.read(read)
+        if found is None:
             raise UnknownApproval(f"No open approval {wait_id!r}; it may be decided already.")
+        wait, row = found
         decision, arguments = answer["decision"], answer.get("arguments")
         if decision not in get_args(Decision):
             raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
@@ -178,21 +186,20 @@ class Intake:
             await self.check_edit(wait.run_id, wait.tool, arguments)
         elif arguments is not None:
             raise RunError('arguments= belongs to "edit".')
-        await self.answer(wait.id, wait.run_id, answer)
+        await self._answer(wait.id, row, answer)
         return wait.run_id
 
-    async def answer(self, wait_id: str, run_id: str, answer: Mapping[str, Any]) -> None:
+    async def _answer(self, wait_id: str, row: RunRow, answer: Mapping[str, Any]) -> None:
         """Answer a wait once and make its run executable. Raises: UnknownApproval."""
-        row = await self._house.read(lambda tx: runs.get(tx, run_id))
         said = {name: answer[name] for name in ("arguments", "note") if name in answer}
         answer = {**answer, **await self._house.veil(row).conceal(said)}
         seal = await self.seal(row.tenant)
         now = self._house.clock.now()
 
         def apply(tx: Tx) -> bool:
-            runs.hold(tx, run_id)
+            runs.hold(tx, row.id)
             answered = waits.answer(tx, wait_id, answer, seal, now)
-            runs.wake(tx, run_id, now)
+            runs.wake(tx, row.id, now)
             return answered
 
         if await self._house.journal.commit(Unit(apply=apply)) is not True:
