@@ -98,8 +98,9 @@ class ClusterKeeper(Keeper):
 
     async def close(self, grace: float) -> None:
         """Hand over what does not finish."""
-        await self.engine.close(grace)
-        await self._stop()
+        await self.engine.drain(grace)
+        await self._stop()  # before what it uses
+        await self.engine.close(0)
 
     async def drain(self, seconds: float) -> None:
         """Hand over what does not finish; requests are still accepted for others."""

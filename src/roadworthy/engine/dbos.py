@@ -255,7 +255,15 @@ class Dispatch:
                     )
                 return len(jobs)
 
-        return await self._call(dispatch)
+        work = asyncio.ensure_future(self._call(dispatch))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:  # its connection must be back when the database is let go
+            await asyncio.wait([work])
+            raise
+        finally:
+            if work.done() and not work.cancelled():
+                work.exception()  # looked at, also when nobody is there to be told
 
     def _options(self, job: Job) -> EnqueueOptions:
         options: EnqueueOptions = {
