@@ -28,12 +28,14 @@ from roadworthy.tool_calls import forget_expired
 log = logging.getLogger("roadworthy.runtime")
 SWEEP_SECONDS = 1.0
 LEFT_SECONDS = 30.0  # a run of a dead worker whose job got lost: longer than any lease
+LOOK_SECONDS = 0.25
 GLANCE_SECONDS = 1.0
-PATIENCE_SECONDS = 5.0  # who waits is told; this is for a notification that got lost
+UNHEARD_SECONDS = 5.0  # a notification that got lost is made up for
+PATIENCE_SECONDS = 60.0  # who waits is told
 COUNT_SECONDS = 0.2
 CLOCKS_APART = 1.0
 RETRY_SECONDS = 5.0
-_AT_ONCE = 500
+_AT_ONCE = 100  # the first of them begins when all are enqueued
 _MOST_ENQUEUED = 1_000  # the rest stays in the store, where each tenant gets its turn
 
 
@@ -57,6 +59,10 @@ class ClusterKeeper(Keeper):
         self._perform = perform
         self._work = work
         self._poked = asyncio.Event()
+        self._looked = 0.0  # when it was last looked what has no job, by the event loop's time
+        self._told = 0.0  # when who waits here was last told
+        self._soon: asyncio.TimerHandle | None = None
+        self._full = False  # whether some were left to wait in the store, when last looked
         self._most_waiting = settings.most_waiting
         self._counted: dict[int, tuple[float, int]] = {}  # by priority: until when, how many
         self._swept = ""  # up to which run those that wait long were looked at
@@ -93,8 +99,9 @@ class ClusterKeeper(Keeper):
 
     async def close(self, grace: float) -> None:
         """Hand over what does not finish."""
-        await self.engine.close(grace)
-        await self._stop()
+        await self.engine.drain(grace)
+        await self._stop()  # before what it uses
+        await self.engine.close(0)
 
     async def drain(self, seconds: float) -> None:
         """Hand over what does not finish; requests are still accepted for others."""
@@ -180,7 +187,7 @@ class ClusterKeeper(Keeper):
 
     async def hear(self) -> None:
         """Carry out commands for runs that execute here; what else they woke is dispatched."""
-        self._poked.set()
+        self._look_soon()
         for command_id, run_id, _, by in await self._house.read(waits.commands):
             if self._executor.executes(run_id):
                 await self._executor.obey(command_id, run_id, by)
@@ -191,6 +198,13 @@ class ClusterKeeper(Keeper):
 
     # --- jobs ----------------------------------------------------------------------------
 
+    def _look_soon(self) -> None:
+        """Others dispatch what they accept and wake; that they could not is rare, so one looks at
+        once after a pause, and else a few times a second."""
+        if self._soon is None:
+            at = self._looked + LOOK_SECONDS
+            self._soon = asyncio.get_running_loop().call_at(at, self._poked.set)
+
     async def _dispatch(self) -> None:
         """Enqueue what has no job yet, many at once; again when somebody asks, or in a second."""
         try:
@@ -199,23 +213,21 @@ class ClusterKeeper(Keeper):
         except TimeoutError:
             pass  # what other processes accepted before they died is dispatched too
         self._poked.clear()
-        names = self._executor.names
+        self._looked = asyncio.get_running_loop().time()
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        names, database = self._executor.names, self._house.database
 
-        def find(tx: Tx) -> list[RunRow]:
-            room = _MOST_ENQUEUED - jobs.enqueued(tx, _MOST_ENQUEUED)
-            return jobs.undispatched(tx, names, min(room, _AT_ONCE)) if room > 0 else []
+        def take(connection: object) -> Sequence[Job]:
+            tx = Tx(database, connection)
+            with database.guarded():
+                room = _MOST_ENQUEUED - jobs.enqueued(tx, _MOST_ENQUEUED)
+                rows = jobs.take(tx, names, min(room, _AT_ONCE)) if room > 0 else []
+                self._full = len(rows) >= room
+                return [_job(row) for row in rows]
 
-        rows = await self._house.read(find)
-        if not rows:
-            return
-        await self.engine.enqueue(*map(_job, rows))
-
-        def mark(tx: Tx) -> None:
-            for row in rows:
-                jobs.mark_dispatched(tx, row.id, row.dispatch)
-
-        await self._house.journal.commit(Unit(apply=mark))
-        if len(rows) == _AT_ONCE:
+        if await self.engine.dispatch(take) == _AT_ONCE:
             self._poked.set()
 
     async def _segment(self, run_id: str, number: int) -> None:
@@ -230,7 +242,8 @@ class ClusterKeeper(Keeper):
             row = await self._house.read(lambda tx: runs.get(tx, run_id))
             if row.status == "queued" and row.dispatch == number:
                 await self._not_here(row)
-        self._poked.set()  # there is room for another job
+        if self._full:  # there is room for another job
+            self._look_soon()
 
     async def _not_here(self, row: RunRow) -> None:
         """It could not begin here: unknown to this worker, or behind its conversation."""
@@ -279,6 +292,11 @@ class ClusterKeeper(Keeper):
         if not self._changed():
             return
         await self.hear()
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Who waits here for runs of other processes is told of those that ended or wait."""
+        self._told = asyncio.get_running_loop().time()
         expected = self._live.expected - self._executor.active
         if expected:
             for run_id in await self._house.read(lambda tx: jobs.settled(tx, sorted(expected))):
@@ -287,6 +305,8 @@ class ClusterKeeper(Keeper):
     async def _keep(self) -> None:
         now = self._house.clock.now()
         await self.due()
+        if asyncio.get_running_loop().time() - self._told >= UNHEARD_SECONDS:
+            await self._tell()
         await self._house.journal.commit(Unit(apply=lambda tx: forget_expired(tx, now)))
 
 

@@ -280,8 +280,8 @@ async def _end(run: Run, result: RunResult[Any], stop: Stop | None = None) -> Ru
     def also(tx: Tx) -> None:
         now = run.clock.now()
         release_all(tx, run.id, closing_id(run))
-        waits.drop(tx, run.id, now)
-        runs.set_status(tx, run.id, status, result.reason, _totals(run), now)
+        segments = runs.set_status(tx, run.id, status, result.reason, _totals(run), now)
+        waits.drop(tx, run.id, now, asked=segments > 1)
 
     _stream(run, result.text)
     ended = RunEnded(status=status, reason=result.reason, result=result)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -57,9 +57,10 @@ from roadworthy.run import (
     Refusal,
     Run,
     Stop,
+    Suspend,
     Unit,
 )
-from roadworthy.store import declarations, runs, waits
+from roadworthy.store import declarations, recorded, runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.ownership import holder_of
@@ -68,6 +69,17 @@ from roadworthy.transcript import transcript
 from roadworthy.versions import held, pinned
 
 log = logging.getLogger("roadworthy.runtime")
+_FEW = 200  # events; to decode them takes the writer a few milliseconds
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A claimed run and its new segment. loaded: None when much is recorded; then the segment is
+    not open yet. barred: why no new step may begin."""
+
+    begun: SegmentStarted
+    loaded: Loaded | None = None
+    barred: Stop | Suspend | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class Executor:
         self._active: dict[str, Run] = {}
         self._unreadable: dict[str, StoreVersionError] = {}  # written by a newer release
         self.holder: Callable[[], str] = lambda: house.holder  # what a claim is signed with
+        self._seals: dict[str, Seal] = {}  # by tenant
         self._drained: set[str] = set()  # left to a process that has the declaration they go by
         self.arriving: set[str] = set()  # claimed by the commit that accepts them, not begun yet
 
@@ -161,61 +174,102 @@ class Executor:
         return None
 
     async def _take(self, run_id: str, job: int | None) -> Run | None:
-        """Claim a recorded run, load it and open its next segment."""
-        house = self.house
-        claimed = await house.journal.commit(Unit(apply=lambda tx: self._claim(tx, run_id, job)))
-        if isinstance(claimed, VersionHeld) and run_id not in self._drained:
+        """Claim a recorded run, load it and open its next segment: in one commit, when little is
+        recorded. The writer serves all runs, so it does not read a long record."""
+        house, position = self.house, Position(run_id, -1, 0, None)
+        claim = Unit(position=position, apply=lambda tx: self._claim(tx, position, job), takes=True)
+        taken = await house.journal.commit(claim)
+        if isinstance(taken, VersionHeld) and run_id not in self._drained:
             self._drained.add(run_id)
-            raise claimed
-        if not isinstance(claimed, tuple):
+            raise taken
+        if not isinstance(taken, _Taken):
             return None
-        epoch, segment = claimed
+        if taken.loaded is not None:
+            return self._begun(taken.loaded, position, taken.barred)
         try:
             loaded = await self.load(run_id)
         except StoreVersionError:
+            epoch = position.epoch
             await house.journal.commit(Unit(apply=lambda tx: runs.hand_back(tx, run_id, epoch)))
             raise
-        run = self.begin(loaded, Position(run_id, epoch, len(loaded.events), loaded.seal))
-        begun = SegmentStarted(segment=segment, epoch=epoch)
-        requested, commands = self._commands(run, loaded)
-        parked = poison(loaded.events)
-        changed = Succession() if parked else await self._succession(loaded)
-        pin = changed.pin
-        now = house.clock.now()
-
-        def also(tx: Tx) -> None:
-            for command_id in commands:
-                waits.do_command(tx, command_id, now)
-            if pin is not None:
-                declarations.pin(tx, run.id, loaded.row.pattern, pin.fingerprint, pin.body)
-
-        await run.record(begun, *changed.events, *requested, also=also)
-        run.barred = parked or changed.barred
+        position.next_seq, position.seal = len(loaded.events), loaded.seal
+        run = self._begun(loaded, position, None)
+        opening = Unit(position=position, apply=lambda tx: self._open(tx, loaded, taken.begun))
+        run.barred = cast("Stop | Suspend | None", await house.journal.commit(opening))
         return run
 
-    async def _succession(self, loaded: Loaded) -> Succession:
+    def _begun(self, loaded: Loaded, position: Position, barred: Stop | Suspend | None) -> Run:
+        run = self.begin(loaded, position)
+        run.barred = barred
+        if loaded.commands:
+            run.cancel()
+        return run
+
+    def _claim(self, tx: Tx, position: Position, job: int | None) -> _Taken | VersionHeld | None:
+        """The run, or not executable now (None), or not by this process. Its row is locked."""
+        run_id = position.run_id
+        row = runs.get(tx, run_id)
+        if not self.knows(row.pattern) or run_id in self._unreadable:
+            return None
+        now, holder = self.house.clock.now(), self.holder()
+        commands = waits.commands_for(tx, run_id)
+        drained = self.roster.drained(tx, row)
+        if drained is not None:
+            if run_id not in self._drained:
+                runs.hand_back(tx, run_id, row.epoch)
+                waits.refuse(tx, run_id, holder, now, kind=waits.DRAINED)
+            return drained
+        in_turn = not commands  # one that is only to stop need not queue
+        claimed = runs.claim(tx, row, holder, now, in_turn=in_turn, job=job)
+        if claimed is None:
+            return None
+        position.epoch, segment = claimed
+        begun = SegmentStarted(segment=segment, epoch=position.epoch)
+        events = None
+        if row.conversation is None or row.ordinal <= 1:  # else others are read with it
+            events = recorded.all_of_few(tx, run_id, _FEW)
+        if events is None:
+            return _Taken(begun)
+        loaded = Loaded(
+            row=row,
+            events=events,
+            waits=waits.of_run(tx, run_id) if segment > 1 else (),  # it never waited
+            commands=commands,
+            history=(),
+            seal=self._seal(tx, row.tenant),
+        )
+        position.next_seq, position.seal = len(events), loaded.seal
+        return _Taken(begun, loaded, self._open(tx, loaded, begun))
+
+    def _open(self, tx: Tx, loaded: Loaded, begun: SegmentStarted) -> Stop | Suspend | None:
+        """Journal what a segment begins with. Returns why no new step may begin in it, if so."""
+        run_id = loaded.row.id
+        parked = poison(loaded.events)
+        changed = Succession() if parked else self._succession(tx, loaded)
+        tx.emit(begun)
+        for event in changed.events:
+            tx.emit(event)
+        for command_id, _, _, by in loaded.commands:  # those that were left for it are taken
+            tx.emit(CancelRequested(by=by))
+            waits.do_command(tx, command_id, self.house.clock.now())
+        if (pin := changed.pin) is not None:
+            declarations.pin(tx, run_id, loaded.row.pattern, pin.fingerprint, pin.body)
+        return parked or changed.barred
+
+    def _succession(self, tx: Tx, loaded: Loaded) -> Succession:
         """What it means that the agent is declared otherwise than the run goes by, if it is."""
         name = loaded.row.pattern
         new, known = self.roster.declaration(name), pinned(loaded.events)
         if known == new.fingerprint and not any(wait.kind == "version" for wait in loaded.waits):
             return Succession()
-        old = await self.house.read(lambda tx: declarations.get(tx, known))
-        return succession(loaded, old, new, self.roster.policy(name))
+        return succession(loaded, declarations.get(tx, known), new, self.roster.policy(name))
 
-    def _claim(self, tx: Tx, run_id: str, job: int | None) -> tuple[int, int] | VersionHeld | None:
-        """(epoch, segment), or not executable now (None), or not by this process."""
-        row = runs.hold(tx, run_id)
-        if not self.knows(row.pattern) or run_id in self._unreadable:
-            return None
-        now, holder = self.house.clock.now(), self.holder()
-        in_turn = not waits.commands_for(tx, run_id)  # one that is only to stop need not queue
-        drained = self.roster.drained(tx, row)
-        if drained is None:
-            return runs.claim(tx, row, holder, now, in_turn=in_turn, job=job)
-        if run_id not in self._drained:
-            runs.hand_back(tx, run_id, row.epoch)
-            waits.refuse(tx, run_id, holder, now, kind=waits.DRAINED)
-        return drained
+    def _seal(self, tx: Tx, tenant: str) -> Seal:
+        """The tenant's payload key, which never changes."""
+        seal = self._seals.get(tenant)
+        if seal is None:
+            seal = self._seals[tenant] = Seal(runs.tenant_key_of(tx, tenant))
+        return seal
 
     def _drains(self, tx: Tx, run_id: str) -> VersionHeld | None:
         row = runs.get(tx, run_id)
@@ -256,17 +310,6 @@ class Executor:
             )
         run.deps = await stack.enter_async_context(opened)
 
-    def _commands(self, run: Run, loaded: Loaded) -> tuple[list[RunEvent], list[int]]:
-        """Take the commands left for this run; what they ask is journaled with its segment."""
-        requested: list[RunEvent] = []
-        done: list[int] = []
-        for command_id, _, _, by in loaded.commands:
-            requested.append(CancelRequested(by=by))
-            done.append(command_id)
-        if requested:
-            run.cancel()
-        return requested, done
-
     async def obey(self, command_id: int, run_id: str, by: str) -> None:
         """Carry out a command for a run that executes here."""
         run, now = self._active.get(run_id), self.house.clock.now()
@@ -294,19 +337,20 @@ class Executor:
 
         def read(tx: Tx) -> Loaded:
             row = runs.get(tx, run_id)
-            events = runs.events(tx, run_id)
+            events = recorded.events(tx, run_id)
             history: list[Message] = []
             if row.conversation is not None:
-                for earlier in runs.events_before(tx, row.tenant, row.conversation, row.ordinal):
+                for earlier in recorded.events_before(
+                    tx, row.tenant, row.conversation, row.ordinal
+                ):
                     history += transcript(earlier)
-            seal = Seal(runs.tenant_key_of(tx, row.tenant))
             return Loaded(
                 row=row,
                 events=events,
                 waits=waits.of_run(tx, run_id),
                 commands=waits.commands_for(tx, run_id),
                 history=history,
-                seal=seal,
+                seal=self._seal(tx, row.tenant),
             )
 
         return await self.house.read(read)
@@ -338,27 +382,33 @@ class Executor:
         here: no other process executes runs. Raises: UnknownRun, StoreVersionError; PatternUnknown:
         the process that executes runs does not know its agent.
         """
-        row = await self.house.read(lambda tx: runs.get(tx, run_id))
+
+        def read(tx: Tx) -> tuple[RunRow, tuple[int, str] | None, RunResult[Any] | None]:
+            row = runs.get(tx, run_id)
+            if row.status in runs.OPEN:
+                return row, None if here else _refused(tx, row), None
+            return row, None, recorded.last_result(tx, run_id)
+
+        row, refused, found = await self.house.read(read)
         if run_id in self._unreadable:
             raise self._unreadable[run_id]
-        if row.status in ("queued", "running"):
-            await self.check_known(row, here=here)
-            return None
-        found = _last_result((await self.load(run_id)).events)
+        if row.status in runs.OPEN:
+            await self._check(row, refused, here=here)
         return self.typed(await self.house.veil(row).reveal(found), row.pattern) if found else None
 
     async def check_known(self, row: RunRow, *, here: bool) -> None:
         """Raises: PatternUnknown, VersionHeld: the process that executes runs leaves this one."""
+        refused = None if here else await self.house.read(lambda tx: _refused(tx, row))
+        await self._check(row, refused, here=here)
+
+    async def _check(self, row: RunRow, refused: tuple[int, str] | None, *, here: bool) -> None:
         if here:
             self.agent(row.pattern)
             if row.status == "queued" and self.roster.drains(row):
                 drained = await self.house.read(lambda tx: self._drains(tx, row.id))
                 if drained is not None:
                     raise drained
-        elif row.status == "queued":
-            refused = await self.house.read(lambda tx: _refused(tx, row.id))
-            if refused is None:
-                return
+        elif refused is not None:
             pid, kind = refused
             if kind == waits.DRAINED:
                 raise held(row.id, row.pattern, (), pid=pid)
@@ -390,29 +440,29 @@ class Executor:
         position = Position(run_id, -1, len(loaded.events), loaded.seal)
         run = self._build(loaded, position, self.house.journal)
         run.differences = differences = list[str]()
-        recorded = _last_result(loaded.events)
-        if recorded is not None and "outside" in MARKS[recorded.reason]:
-            run.barred = Stop(recorded.reason, recorded.report.why)
+        last = _last_result(loaded.events)
+        if last is not None and "outside" in MARKS[last.reason]:
+            run.barred = Stop(last.reason, last.report.why)
         result = None
         try:
             result = await converse(run, desk)
         except RecordEnds as end:
             objected = f"{end}/asked" in run.past.outcomes  # a question that was never asked
-            if recorded is not None and recorded.over and not objected:
+            if last is not None and last.over and not objected:
                 differences.append(f"{end}: the recorded run ended before this step")
-        if result is not None and recorded is not None and recorded.over:
+        if result is not None and last is not None and last.over:
             for name in ("status", "reason", "text"):
-                now, then = getattr(result, name), getattr(recorded, name)
+                now, then = getattr(result, name), getattr(last, name)
                 if now != then:
                     differences.append(f"{name}: recorded {then!r}, now {now!r}")
             differences += _unvisited(run)
         return Replayed(tuple(differences), result)
 
 
-def _refused(tx: Tx, run_id: str) -> tuple[int, str] | None:
+def _refused(tx: Tx, row: RunRow) -> tuple[int, str] | None:
     """The process that executes runs, when it has said that it leaves this one, and why."""
-    holder = holder_of(tx)
-    kind = None if holder is None else waits.refused(tx, run_id, holder[0])
+    holder = holder_of(tx) if row.status == "queued" else None
+    kind = None if holder is None else waits.refused(tx, row.id, holder[0])
     return None if holder is None or kind is None else (holder[1], kind)
 
 

@@ -37,7 +37,7 @@ from roadworthy.privacy import Veil
 from roadworthy.record import Loaded, options_to
 from roadworthy.result import Decision, is_resumable
 from roadworthy.run import Position, RunOptions, Unit
-from roadworthy.store import runs, waits
+from roadworthy.store import recorded, runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.journal import add_event
@@ -101,6 +101,7 @@ class Intake:
         self._executor = executor
         self._house = executor.house
         self._seals: dict[str, Seal] = {}
+        self._declared: set[str] = set()  # fingerprints that are on record
 
     async def accept(self, request: Request, *, mine: bool) -> Accepted:
         """The new run, the one this key made before, or the one that asked.
@@ -117,7 +118,9 @@ class Intake:
             request = await self._concealed(request, run_id)
         seal = await self.seal(request.user.tenant)
         new, started = self._new(run_id, request)
-        declared = self._executor.roster.declaration(request.pattern.name).body
+        declared = None
+        if new.fingerprint not in self._declared:
+            declared = self._executor.roster.declaration(request.pattern.name).body
         position = Position(run_id, 0, 0, seal)
         claims = mine and request.conversation is None
 
@@ -145,20 +148,30 @@ class Intake:
             accepted = await self._house.journal.commit(Unit(position=position, apply=apply))
         finally:
             self._executor.arriving.discard(run_id)
+        if isinstance(accepted, Accepted) and accepted.run_id != run_id:
+            return accepted
+        self._declared.add(new.fingerprint)
         if isinstance(accepted, RunRow):
             fresh = Loaded(row=accepted, events=(started,), waits=(), history=(), seal=seal)
             self._executor.begin(fresh, position)
-            return Accepted(run_id)
-        return cast(Accepted, accepted)
+        return Accepted(run_id)
 
     async def decide(self, wait_id: str, answer: Mapping[str, Any]) -> str:
         """A person's decision on a waiting call. Returns the run that goes on with it.
 
         Raises: UnknownApproval: no such, or decided already; RunError: it cannot be decided so.
         """
-        wait = await self._house.read(lambda tx: waits.by_id(tx, wait_id))
-        if wait is None or wait.answered_at is not None or wait.kind in ("user", "later"):
+
+        def read(tx: Tx) -> tuple[WaitRow, RunRow] | None:
+            wait = waits.by_id(tx, wait_id)
+            if wait is None or wait.answered_at is not None or wait.kind in ("user", "later"):
+                return None
+            return wait, runs.get(tx, wait.run_id)
+
+        found = await self._house.read(read)
+        if found is None:
             raise UnknownApproval(f"No open approval {wait_id!r}; it may be decided already.")
+        wait, row = found
         decision, arguments = answer["decision"], answer.get("arguments")
         if decision not in get_args(Decision):
             raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
@@ -173,21 +186,20 @@ class Intake:
             await self.check_edit(wait.run_id, wait.tool, arguments)
         elif arguments is not None:
             raise RunError('arguments= belongs to "edit".')
-        await self.answer(wait.id, wait.run_id, answer)
+        await self._answer(wait.id, row, answer)
         return wait.run_id
 
-    async def answer(self, wait_id: str, run_id: str, answer: Mapping[str, Any]) -> None:
+    async def _answer(self, wait_id: str, row: RunRow, answer: Mapping[str, Any]) -> None:
         """Answer a wait once and make its run executable. Raises: UnknownApproval."""
-        row = await self._house.read(lambda tx: runs.get(tx, run_id))
         said = {name: answer[name] for name in ("arguments", "note") if name in answer}
         answer = {**answer, **await self._house.veil(row).conceal(said)}
         seal = await self.seal(row.tenant)
         now = self._house.clock.now()
 
         def apply(tx: Tx) -> bool:
-            runs.hold(tx, run_id)
+            runs.hold(tx, row.id)
             answered = waits.answer(tx, wait_id, answer, seal, now)
-            runs.wake(tx, run_id, now)
+            runs.wake(tx, row.id, now)
             return answered
 
         if await self._house.journal.commit(Unit(apply=apply)) is not True:
@@ -261,7 +273,7 @@ class Intake:
                 runs.hold_conversation(tx, current.tenant, current.conversation, current.user)
             if runs.has_later(tx, current):
                 raise NotResumable(f"The conversation of {run_id} has gone on; start a new run.")
-            add_event(tx, event, seal, (run_id, runs.last_seq(tx, run_id) + 1, now))
+            add_event(tx, event, seal, (run_id, recorded.last_seq(tx, run_id) + 1, now))
             runs.reopen(tx, run_id, now)
 
         await self._house.journal.commit(Unit(apply=apply))
@@ -435,7 +447,7 @@ def _told_before(tx: Tx, request: Request) -> Accepted | None:
 def _asked_at(tx: Tx, wait: WaitRow) -> int:
     """Where the run told that it waits for this answer."""
     place = -1
-    for event in runs.events(tx, wait.run_id):
+    for event in recorded.events(tx, wait.run_id):
         if isinstance(event, RunWaiting):
             place = event.seq
         elif isinstance(event, InputReceived) and event.key == wait.key:
@@ -456,7 +468,7 @@ def _asking(tx: Tx, request: Request, active: str | None, seal: Seal, now: int) 
             }
             waits.answer(tx, wait.id, answer, seal, now)
             runs.wake(tx, active, now)
-            return Accepted(active, runs.last_seq(tx, active))
+            return Accepted(active, recorded.last_seq(tx, active))
     if request.options.when_busy == "reject":
         raise ConversationBusy(
             f"Conversation {request.conversation!r} has an active run ({active}). Wait for it, or "

@@ -31,7 +31,7 @@ from roadworthy.messages import Message
 from roadworthy.models.catalog import Catalog
 from roadworthy.privacy import Privacy, Veil
 from roadworthy.result import RunResult
-from roadworthy.store import runs
+from roadworthy.store import recorded, runs
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.hot import Hot, PostgresHot, RedisHot
 from roadworthy.store.journal import Journal
@@ -170,7 +170,7 @@ class Opened:
     async def record_after(self, run_id: str, after: int) -> tuple[RunRow, list[RunEvent]]:
         """A run and its journaled events after a position, in one snapshot."""
         return await self.house.read(
-            lambda tx: (runs.get(tx, run_id), runs.events(tx, run_id, after))
+            lambda tx: (runs.get(tx, run_id), recorded.events(tx, run_id, after))
         )
 
     async def history(self, conversation: str, user: User | None) -> list[Message]:
@@ -182,7 +182,7 @@ class Opened:
             if user is not None and owner != user.id:
                 return []
             found: list[Message] = []
-            for earlier in runs.events_before(tx, tenant, conversation, None):
+            for earlier in recorded.events_before(tx, tenant, conversation, None):
                 found += transcript(earlier)
             return found
 

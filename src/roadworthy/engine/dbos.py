@@ -244,6 +244,33 @@ class Dispatch:
         for batch in rounds:
             await self._call(partial(enqueue, batch))
 
+    async def dispatch(self, take: Callable[[Any], Sequence[Job]]) -> int:
+        """Enqueue what `take` finds, in the transaction in which it does; how many.
+
+        take: called with the driver's connection, in another thread; of jobs that must not
+        overtake each other it gives one.
+        """
+        client, database = self._connected, self._database
+
+        def dispatch() -> int:
+            with database.begin() as transaction:
+                jobs = take(transaction.connection.driver_connection)
+                for job in jobs:
+                    client.enqueue_in_transaction(
+                        transaction, self._options(job), job.run_id, job.segment
+                    )
+                return len(jobs)
+
+        work = asyncio.ensure_future(self._call(dispatch))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:  # its connection must be back when the database is let go
+            await asyncio.wait([work])
+            raise
+        finally:
+            if work.done() and not work.cancelled():
+                work.exception()  # looked at, also when nobody is there to be told
+
     def _options(self, job: Job) -> EnqueueOptions:
         options: EnqueueOptions = {
             "workflow_name": "segment",

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from roadworthy.clock import MICROS, Clock, SystemClock, moment
 from roadworthy.engine.dbos import Dispatch, slowed_queues
@@ -150,6 +151,14 @@ class DbosEngine:
         Raises: StoreUnavailable: repeat all of them.
         """
         await self._dispatch.enqueue(jobs)
+
+    async def dispatch(self, take: Callable[[Any], Sequence[Job]]) -> int:
+        """Have executed what `take` finds; how many. It is called with the driver's connection of
+        the transaction that enqueues: what it marks there is enqueued, or neither happened.
+
+        Raises: StoreUnavailable: nothing was enqueued. What `take` raises.
+        """
+        return await self._dispatch.dispatch(take)
 
     async def cancel(self, run_id: str, segment: int) -> None:
         """Take a job out of its queue, or interrupt it: here at once, elsewhere within a second.

@@ -73,8 +73,8 @@ class EngineSettings:
 
     queues: tuple[Queue, ...] = (
         Queue(name="turns", poll_seconds=0.05),
-        Queue(name="children", poll_seconds=0.25),
-        Queue(name="timers", poll_seconds=0.25),
+        Queue(name="children", poll_seconds=1.0),  # a look costs a worker 3 ms
+        Queue(name="timers", poll_seconds=1.0),
     )
     lease: float = 5.0
     beat: float = 1.0

@@ -40,12 +40,17 @@ class Form(NamedTuple):
 
 
 class Statement:
-    """A Core statement, compiled once per database: a tenth of what `Connection.execute` costs."""
+    """A Core statement, compiled once per database: a tenth of what `Connection.execute` costs.
 
-    __slots__ = ("clause", "columns")
+    settled: it need not see what was added in this batch; so nothing is flushed before it.
+    """
 
-    def __init__(self, clause: ClauseElement, columns: Sequence[str] | None = None) -> None:
-        self.clause, self.columns = clause, columns
+    __slots__ = ("clause", "columns", "settled")
+
+    def __init__(
+        self, clause: ClauseElement, columns: Sequence[str] | None = None, *, settled: bool = False
+    ) -> None:
+        self.clause, self.columns, self.settled = clause, columns, settled
 
     def form(self, dialect: Any) -> Form:  # noqa: ANN401 - SQLAlchemy's dialects have no common type
         """Compiled for a dialect with positional parameters."""
@@ -56,7 +61,8 @@ class Statement:
         tables = {t.name for t in find_tables(self.clause, include_joins=True, include_crud=True)}
         changed = getattr(self.clause, "table", None)
         tells = isinstance(self.clause, UpdateBase) and getattr(changed, "name", "") in _TOLD
-        return Form(str(compiled), constants, _arranger(names), bool(tables & _ADDED), tells)
+        reads = bool(tables & _ADDED) and not self.settled
+        return Form(str(compiled), constants, _arranger(names), reads, tells)
 
 
 def _arranger(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:

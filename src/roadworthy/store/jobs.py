@@ -10,7 +10,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, not_, select, update
+from sqlalchemy import and_, bindparam, func, not_, select, update
 
 from roadworthy.store import schema as s
 from roadworthy.store.database import Statement, Tx
@@ -45,11 +45,7 @@ _NOT_BEGUN = Statement(
     .order_by(s.run.c.id)
     .limit(_P("most"))
 )
-_DISPATCHED = Statement(
-    update(s.run)
-    .where(s.run.c.id == _P("run_id"), s.run.c.dispatched < _P("job"))
-    .values(dispatched=_P("job"))
-)
+_UNDISPATCHED = and_(s.run.c.status == "queued", s.run.c.dispatched < s.run.c.dispatch)
 
 
 def unfinished(tx: Tx) -> list[tuple[str, str]]:
@@ -75,30 +71,40 @@ _WAITING = Statement(
 
 
 @functools.cache
-def _undispatched(count: int) -> Statement:
+def _take(count: int) -> Statement:
     names: list[Any] = [_P(f"name{i}") for i in range(count)]
     turn = func.row_number().over(
         partition_by=(s.run.c.tenant, s.run.c.priority), order_by=(s.run.c.created_at, s.run.c.id)
     )  # the first of each tenant, then the second of each: none waits behind all of another's
-    return Statement(
-        RUN.where(
-            s.run.c.status == "queued",
-            s.run.c.dispatched < s.run.c.dispatch,
-            s.run.c.pattern.in_(names),
-            not_(_BEHIND),
-        )
+    first = (
+        select(s.run.c.id)
+        .where(_UNDISPATCHED, s.run.c.pattern.in_(names), not_(_BEHIND))
         .order_by(s.run.c.priority, turn, s.run.c.created_at, s.run.c.id)
         .limit(_P("most"))
+        .cte("first")
+    )
+    mine = (  # what another process takes at this moment is left to it, and nobody waits
+        select(s.run.c.id)
+        .where(s.run.c.id.in_(select(first.c.id)), _UNDISPATCHED)
+        .with_for_update(skip_locked=True)
+        .cte("mine")
+    )
+    return Statement(
+        update(s.run)
+        .where(s.run.c.id.in_(select(mine.c.id)))
+        .values(dispatched=s.run.c.dispatch)
+        .returning(*RUN.selected_columns)
     )
 
 
-def undispatched(tx: Tx, names: Sequence[str], most: int) -> list[RunRow]:
-    """Runs of these patterns that should execute and whose job nobody has enqueued: the most
-    urgent first, and among equals each tenant in its turn."""
+def take(tx: Tx, names: Sequence[str], most: int) -> list[RunRow]:
+    """Runs of these patterns that should execute and have no job: each is its caller's to enqueue,
+    in this transaction. The most urgent first, and among equals each tenant in its turn.
+    """
     if not names:
         return []
     values = {f"name{i}": name for i, name in enumerate(names)}
-    return [run_row(row) for row in tx.rows(_undispatched(len(names)), most=most, **values)]
+    return [run_row(row) for row in tx.rows(_take(len(names)), most=most, **values)]
 
 
 def enqueued(tx: Tx, most: int) -> int:
@@ -143,8 +149,3 @@ def left_queued(tx: Tx, before: int, after: str, most: int) -> list[RunRow]:
     """Runs whose job was enqueued before a time and has not begun, from an id on."""
     rows = tx.rows(_NOT_BEGUN, before=before, after=after, most=most)
     return [run_row(row) for row in rows]
-
-
-def mark_dispatched(tx: Tx, run_id: str, job: int) -> None:
-    """The engine has this job."""
-    tx.run(_DISPATCHED, run_id=run_id, job=job)

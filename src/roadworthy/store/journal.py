@@ -182,6 +182,7 @@ class Journal:
             position = entry.unit.position
             if (
                 position is not None
+                and not entry.unit.takes
                 and epochs.get(position.run_id, position.epoch) != position.epoch
             ):
                 gone = f"Run {position.run_id} was taken over by another process."

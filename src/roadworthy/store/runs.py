@@ -7,23 +7,18 @@ at most one active run, and a status changes only together with its event.
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, update
 
 from roadworthy.errors import IdempotencyConflict, UnknownRun
-from roadworthy.events import RunEvent
 from roadworthy.result import Status
-from roadworthy.store import declarations, payloads
+from roadworthy.store import declarations
 from roadworthy.store import schema as s
-from roadworthy.store.codec import EventRow, decode, references
 from roadworthy.store.database import Row, Statement, Tx, upsert
 
 _P = bindparam
-_ALL = 2**31 - 1
 OPEN = ("queued", "running")
 
 
@@ -158,6 +153,7 @@ _SET_STATUS = Statement(
         input_tokens=_P("input_tokens"),
         output_tokens=_P("output_tokens"),
     )
+    .returning(s.run.c.tenant, s.run.c.conversation, s.run.c.segment)
 )
 _WAKE = Statement(
     update(s.run)
@@ -190,23 +186,6 @@ _NEXT_IN_CONVERSATION = Statement(
     .limit(1)
 )
 _RECENT = Statement(RUN.order_by(s.run.c.created_at.desc(), s.run.c.id.desc()).limit(_P("most")))
-_EVENT = (*(s.event.c[name] for name in ("seq", "at", *EventRow._fields)),)
-_EVENTS = Statement(
-    select(*_EVENT)
-    .where(s.event.c.run_id == _P("run_id"), s.event.c.seq > _P("after"))
-    .order_by(s.event.c.seq)
-)
-_EVENTS_BEFORE = Statement(
-    select(s.event.c.run_id, *_EVENT)
-    .join_from(s.run, s.event, s.event.c.run_id == s.run.c.id)
-    .where(
-        s.run.c.tenant == _P("tenant"),
-        s.run.c.conversation == _P("conversation"),
-        s.run.c.ordinal < _P("ordinal"),
-    )
-    .order_by(s.run.c.ordinal, s.event.c.seq)
-)
-_LAST_SEQ = Statement(select(func.max(s.event.c.seq)).where(s.event.c.run_id == _P("run_id")))
 _LATER = Statement(
     select(func.count())
     .select_from(s.run)
@@ -274,8 +253,10 @@ def hold_conversation(tx: Tx, tenant: str, conversation: str, user: str) -> str:
     return user if row is None else row[0]
 
 
-def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> bool:
+def add_run(tx: Tx, new: NewRun, declared: str | None, now: int) -> bool:
     """Insert a run as queued; its conversation is made when it is new.
+
+    declared: its agent as declared; None when that is on record.
 
     False: another process used its idempotency key just now.
     """
@@ -290,7 +271,8 @@ def add_run(tx: Tx, new: NewRun, declared: str, now: int) -> bool:
             next_ordinal=1,
         )
         ordinal = joined[0] if joined else 1
-    declarations.add(tx, new.fingerprint, new.pattern, declared)
+    if declared is not None:
+        declarations.add(tx, new.fingerprint, new.pattern, declared)
     added = tx.run(
         _ADD_RUN,
         id=new.id,
@@ -351,10 +333,13 @@ def hand_back(tx: Tx, run_id: str, epoch: int) -> bool:
 
 def set_status(
     tx: Tx, run_id: str, status: Status, reason: str, usage: tuple[int, int, int], now: int
-) -> None:
-    """Status with usage (nanos, input tokens, output tokens). An end leaves the conversation."""
+) -> int:
+    """Status with usage (nanos, input tokens, output tokens). An end leaves the conversation.
+
+    Returns how many segments the run has had.
+    """
     nanos, tokens_in, tokens_out = usage
-    tx.run(
+    row = tx.one(
         _SET_STATUS,
         run_id=run_id,
         status=status,
@@ -364,14 +349,13 @@ def set_status(
         output_tokens=tokens_out,
         now=now,
     )
-    if status not in ("waiting", "escalated"):
-        row = get(tx, run_id)
-        if row.conversation is not None:
-            place = {"tenant": row.tenant, "conversation": row.conversation}
-            left = tx.run(_LEAVE_CONVERSATION, run_id=run_id, **place)
-            following = next_in_conversation(tx, **place) if left else None
-            if following is not None:  # an earlier job of it may have come too soon
-                again(tx, following, get(tx, following).dispatch, now)
+    if row is not None and row[1] is not None and status not in ("waiting", "escalated"):
+        place = {"tenant": row[0], "conversation": row[1]}
+        left = tx.run(_LEAVE_CONVERSATION, run_id=run_id, **place)
+        following = next_in_conversation(tx, **place) if left else None
+        if following is not None:  # an earlier job of it may have come too soon
+            again(tx, following, get(tx, following).dispatch, now)
+    return 0 if row is None else int(row[2])
 
 
 def again(tx: Tx, run_id: str, job: int, now: int) -> bool:
@@ -430,41 +414,6 @@ def conversation_user(tx: Tx, tenant: str, conversation: str) -> str | None:
     """Whose conversation it is; None while it does not exist."""
     row = tx.one(_CONVERSATION_USER, tenant=tenant, conversation=conversation)
     return row[0] if row else None
-
-
-def events(tx: Tx, run_id: str, after: int = -1) -> list[RunEvent]:
-    """A run's events after a position, in order, with their payloads."""
-    rows = tx.rows(_EVENTS, run_id=run_id, after=after)
-    return _decoded(tx, [((run_id, row[0], row[1]), EventRow(*row[2:])) for row in rows])
-
-
-def events_before(
-    tx: Tx, tenant: str, conversation: str, ordinal: int | None
-) -> list[list[RunEvent]]:
-    """The events of the conversation's runs in order, those before `ordinal` or all, by run."""
-    rows = tx.rows(
-        _EVENTS_BEFORE,
-        tenant=tenant,
-        conversation=conversation,
-        ordinal=_ALL if ordinal is None else ordinal,
-    )
-    found = _decoded(tx, [((row[0], row[1], row[2]), EventRow(*row[3:])) for row in rows])
-    return [list(of_run) for _, of_run in itertools.groupby(found, lambda event: event.run_id)]
-
-
-def _decoded(tx: Tx, rows: Sequence[tuple[tuple[str, int, int], EventRow]]) -> list[RunEvent]:
-    """Rows as events, their payloads and files fetched together."""
-    texts: dict[str, bytes] = {}
-    payloads.fetch(tx, (ref for _, row in rows for ref in references(row)), texts)
-    named = [file for data in texts.values() for file in payloads.files_in(data)]
-    payloads.fetch(tx, named, texts)
-    return [decode(row, texts, place) for place, row in rows]
-
-
-def last_seq(tx: Tx, run_id: str) -> int:
-    """The highest event position of a run, -1 when it has none."""
-    row = tx.one(_LAST_SEQ, run_id=run_id)
-    return -1 if row is None or row[0] is None else row[0]
 
 
 def has_later(tx: Tx, row: RunRow) -> bool:

@@ -164,9 +164,13 @@ def is_answered(tx: Tx, wait_id: str) -> bool:
     return tx.one(_IS_ANSWERED, wait_id=wait_id) is not None
 
 
-def drop(tx: Tx, run_id: str, now: int) -> None:
-    """A run has ended: nobody is asked any more, and what was left for it is done with."""
-    tx.run(_DROP, run_id=run_id)
+def drop(tx: Tx, run_id: str, now: int, *, asked: bool = True) -> None:
+    """A run has ended: nobody is asked any more, and what was left for it is done with.
+
+    asked: whether anybody may have been; in its first segment a run never waited.
+    """
+    if asked:
+        tx.run(_DROP, run_id=run_id)
     tx.run(_DO_COMMANDS, of_run=run_id, now=now)
 
 

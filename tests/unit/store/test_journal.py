@@ -15,7 +15,7 @@ from sqlalchemy import select
 from roadworthy.errors import Fenced, StoreUnavailable
 from roadworthy.events import Noted, RunEvent
 from roadworthy.run import Position, Refusal, Unit
-from roadworthy.store import migrations, runs, schema
+from roadworthy.store import migrations, recorded, runs, schema
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Statement, Tx
 from roadworthy.store.journal import Journal
@@ -230,3 +230,33 @@ async def test_closing_in_trouble_ends_however_many_outcomes_are_kept(
     assert {type(future.exception()) for future in futures} == {StoreUnavailable}
     lock.close()
     made.database.close()
+
+
+async def test_who_takes_a_run_over_sees_what_was_added_just_before_in_the_same_batch(
+    desk: Desk,
+) -> None:
+    """Taking it over flushes nothing: that both take the same place is how it is found out."""
+    taken = Position("run_1", -1, 0, None)
+
+    def take_over(tx: Tx) -> int:
+        known = recorded.all_of_few(tx, "run_1", 10)
+        assert known is not None
+        taken.epoch, taken.next_seq, taken.seal = 0, len(known), Seal(b"k")
+        tx.emit(Noted(key="taken"))
+        return len(known)
+
+    added = desk.journal.post(desk.unit("added"))
+    took: Unit[int] = Unit(position=taken, apply=take_over, takes=True)
+    seen = desk.journal.post(took)
+    await added
+    assert await seen == 1
+    assert desk.keys() == ["added", "taken"]
+    assert taken.next_seq == 2
+
+
+async def test_of_a_long_record_nothing_is_read_in_a_unit(desk: Desk) -> None:
+    await desk.journal.commit(desk.unit("a", "b", "c"))
+    short = desk.database.read(lambda tx: recorded.all_of_few(tx, "run_1", 3))
+    assert short is not None
+    assert [event.key for event in short] == ["a", "b", "c"]
+    assert desk.database.read(lambda tx: recorded.all_of_few(tx, "run_1", 2)) is None
