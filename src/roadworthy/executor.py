@@ -92,6 +92,13 @@ class Executor:
 
     # --- declarations --------------------------------------------------------------------
 
+    async def admit(self, agent: Agent[Any, Any]) -> None:
+        """Make an agent's runs executable here, its toolsets opened.
+
+        Raises: ToolsetUnavailable, DeclarationError.
+        """
+        self.register(await self.house.toolsets.whole(agent))
+
     def register(self, agent: Agent[Any, Any]) -> None:
         """Make an agent's runs executable here; a newer declaration of a name replaces the old."""
         if self.roster.register(agent):
@@ -158,6 +165,7 @@ class Executor:
             raise
         finally:
             self._active.pop(run_id, None)
+            await self.house.toolsets.leave(run_id)
         return None
 
     async def _take(self, run_id: str, job: int | None) -> Run | None:
