@@ -1,50 +1,46 @@
-"""One opened toolset, entered and left in a task of its own, wherever it is asked for.
+"""Something opened, entered and left in a task of its own, wherever it is asked for.
 
-`toolsets` holds them. Invariant: whatever a toolset's code does becomes a `ToolsetUnavailable` or a
-line in the log; nothing of it hangs on to the task that asked.
+`toolsets` and `mcp` hold what they open so. Invariant: whatever the opened thing does becomes a
+`ToolsetUnavailable` or a line in the log; nothing of it hangs on to the task that asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Generic, TypeVar
 
-from roadworthy.agent import Tool, Toolset
-from roadworthy.context import RunContext
 from roadworthy.errors import RoadworthyError, ToolsetUnavailable
 
 log = logging.getLogger("roadworthy.tools")
+T = TypeVar("T")
 CLOSE_SECONDS = 8.0
 
 
-class Held:
-    """A toolset between its opening and its closing. `tools`: what it yielded, by name."""
+class Held(Generic[T]):
+    """A context manager between its opening and its closing. seconds: it may take to open."""
 
-    def __init__(self, toolset: Toolset[Any], run: RunContext[None]) -> None:
-        self.toolset = toolset
-        self.tools: Mapping[str, Tool[Any]] = {}
-        self._run = run
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(
+        self, name: str, opens: Callable[[], AbstractAsyncContextManager[T]], seconds: float
+    ) -> None:
+        self._name, self._opens, self._seconds = name, opens, seconds
+        self._ready: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._closing = asyncio.Event()
-        self._task = asyncio.create_task(self._hold(), name=f"toolset {toolset.name}")
+        self._task = asyncio.create_task(self._hold(), name=name)
 
-    async def opened(self) -> Mapping[str, Tool[Any]]:
-        """Its tools, once it is open. Raises: ToolsetUnavailable; DeclarationError."""
+    async def opened(self) -> T:
+        """What it yields, once it is open. Raises: ToolsetUnavailable, DeclarationError."""
         try:
-            async with asyncio.timeout(self.toolset.seconds):
-                await asyncio.shield(self._ready)
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.shield(self._ready)
         except TimeoutError:
             await self.close()
-            raise ToolsetUnavailable(
-                f"Toolset {self.toolset.name!r} did not open in {self.toolset.seconds:g} s."
-            ) from None
+            raise ToolsetUnavailable(f"{self._name} did not open in {self._seconds:g} s.") from None
         except asyncio.CancelledError:
             await self.close()
             raise
-        return self.tools
 
     async def close(self) -> None:
         """Leave it: politely, and by force when that takes too long."""
@@ -53,34 +49,39 @@ class Held:
             self._task.cancel()
         done, _ = await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
         if not done:
-            log.warning("toolset %s did not close in %g s", self.toolset.name, CLOSE_SECONDS)
+            log.warning("%s did not close in %g s", self._name, CLOSE_SECONDS)
             self._task.cancel()
             await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
 
     async def _hold(self) -> None:
         try:
-            async with self.toolset.open(self._run) as tools:
-                self.tools = {tool.name: tool for tool in tools}
+            async with self._opens() as found:
                 if not self._ready.done():
-                    self._ready.set_result(None)
+                    self._ready.set_result(found)
                 await self._closing.wait()
         except asyncio.CancelledError:
-            self._failed(ToolsetUnavailable(f"Toolset {self.toolset.name!r} was closed."))
-        except RoadworthyError as error:
-            self._failed(error)
+            self._failed(ToolsetUnavailable(f"{self._name} was closed."))
         except Exception as error:  # noqa: BLE001 - border: a toolset's own code
-            said = f"Toolset {self.toolset.name!r} cannot be opened: {told(error)}"
-            self._failed(ToolsetUnavailable(said), error)
+            why = _ours(error)
+            if why is None:
+                why = ToolsetUnavailable(f"{self._name} cannot be opened: {told(error)}")
+                why.__cause__ = error
+            self._failed(why)
 
-    def _failed(self, why: RoadworthyError, error: Exception | None = None) -> None:
+    def _failed(self, why: RoadworthyError) -> None:
         if self._ready.done():
-            if error is not None:
-                log.warning("toolset %s failed: %s", self.toolset.name, told(error))
+            if why.__cause__ is not None:
+                log.warning("%s failed: %s", self._name, told(why.__cause__))
             return
-        why.__cause__ = error
         self._ready.set_exception(why)
-        with contextlib.suppress(RoadworthyError):
-            self._ready.exception()  # looked at, also when nobody waits any more
+        self._ready.exception()  # looked at, also when nobody waits any more
+
+
+def _ours(error: BaseException) -> RoadworthyError | None:
+    """The first of our own errors in it: task groups of libraries wrap what passes them."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := _ours(each))), None)
+    return error if isinstance(error, RoadworthyError) else None
 
 
 def told(error: BaseException) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from roadworthy.agent import Agent, Tool, Toolset
 from roadworthy.clock import Clock
@@ -22,6 +22,7 @@ from roadworthy.tools.holding import Held
 log = logging.getLogger("roadworthy.tools")
 FIRST_RETRY, MOST_RETRY = 5.0, 300.0
 
+_Tools: TypeAlias = Sequence[Tool[Any]]
 _NOBODY: RunContext[None] = RunContext(run_id="", user=User(""), deps=None)
 
 
@@ -32,10 +33,11 @@ class Toolsets:
         self.changed: Callable[[Agent[Any, Any]], None] = lambda _: None
         self._clock = clock
         self._threads = threads
-        self._held: dict[Toolset[Any], Held] = {}
+        self._held: dict[Toolset[Any], Held[_Tools]] = {}
+        self._open_now: dict[Toolset[Any], _Tools] = {}
         self._away: dict[Toolset[Any], asyncio.Task[None]] = {}  # those that are tried again
         self._agents: dict[str, tuple[Agent[Any, Any], Agent[Any, Any]]] = {}  # declared, whole
-        self._of_run: dict[str, dict[str, asyncio.Task[Held]]] = {}
+        self._of_run: dict[str, dict[str, Held[_Tools]]] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def whole(self, agent: Agent[Any, Any]) -> Agent[Any, Any]:
@@ -61,11 +63,8 @@ class Toolsets:
 
     async def leave(self, run_id: str) -> None:
         """A segment is over: what was opened for it is closed."""
-        for opening in self._of_run.pop(run_id, {}).values():
-            opening.cancel()
-            await asyncio.wait([opening])
-            if not opening.cancelled() and opening.exception() is None:
-                await opening.result().close()
+        for held in self._of_run.pop(run_id, {}).values():
+            await held.close()
 
     async def close(self) -> None:
         """Close all."""
@@ -79,6 +78,7 @@ class Toolsets:
             for held in self._held.values():
                 group.create_task(held.close())
         self._held.clear()
+        self._open_now.clear()
 
     # --- opening -------------------------------------------------------------------------
 
@@ -100,8 +100,8 @@ class Toolsets:
         return None
 
     async def _open(self, toolset: Toolset[Any]) -> None:
-        held = Held(toolset, _NOBODY)
-        await held.opened()
+        held = _held(toolset, _NOBODY)
+        self._open_now[toolset] = await held.opened()
         self._held[toolset] = held
 
     async def _again(self, toolset: Toolset[Any]) -> None:
@@ -140,8 +140,8 @@ class Toolsets:
         for each in agent.tools:
             if isinstance(each, Tool):
                 tools.append(each)
-            elif (held := self._held.get(each)) is not None:
-                tools += (self._placed(each, tool) for tool in held.tools.values())
+            elif (found := self._open_now.get(each)) is not None:
+                tools += (self._placed(each, tool) for tool in found)
             else:
                 notes.append(
                     f"The tools of {each.name!r} cannot be reached now: do without them, or tell "
@@ -171,19 +171,17 @@ class Toolsets:
     async def _own(self, toolset: Toolset[Any], run: RunContext[Any]) -> Mapping[str, Tool[Any]]:
         """The tools of a run's own toolset, opened by whichever call comes first."""
         mine = self._of_run.setdefault(run.run_id, {})
-        opening = mine.get(toolset.name)
-        if opening is None:
-            opening = mine[toolset.name] = asyncio.create_task(_opened(toolset, run))
+        held = mine.get(toolset.name)
+        if held is None:
+            held = mine[toolset.name] = _held(toolset, replace(run, deps=None, key=""))
         try:
-            return (await asyncio.shield(opening)).tools
+            return {tool.name: tool for tool in await held.opened()}
         except RoadworthyError as error:
-            if mine.get(toolset.name) is opening:
+            if mine.get(toolset.name) is held:
                 del mine[toolset.name]
             retry = isinstance(error, ToolsetUnavailable)
             raise NotApplied(str(error), retry=retry) from error
 
 
-async def _opened(toolset: Toolset[Any], run: RunContext[Any]) -> Held:
-    held = Held(toolset, replace(run, deps=None, key=""))
-    await held.opened()
-    return held
+def _held(toolset: Toolset[Any], run: RunContext[None]) -> Held[_Tools]:
+    return Held(f"Toolset {toolset.name!r}", lambda: toolset.open(run), toolset.seconds)
