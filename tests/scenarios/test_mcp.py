@@ -54,7 +54,10 @@ def url(tmp_path: Path) -> str:
 
 
 def agent(*tools: Any, calls: Mapping[str, Any] | None = None) -> Agent[None, str]:  # noqa: ANN401
-    script = [*(ToolCall(name, given) for name, given in (calls or {}).items()), "Done."]
+    script: list[ToolCall | str] = [
+        *(ToolCall(name, given) for name, given in (calls or {}).items()),
+        "Done.",
+    ]
     return Agent("desk", model=ScriptedModel(script), tools=tools)
 
 

@@ -4,7 +4,12 @@ This package and `roadworthy.mcp_server` alone import the library `mcp`. Invaria
 were accepted are called, and an effect is never sent twice because a connection broke.
 """
 
-from roadworthy.tools.mcp.declare import MCP
+try:
+    from roadworthy.tools.mcp.declare import MCP
+except ImportError as error:  # an extra
+    raise ImportError(
+        f"MCP servers need: pip install 'roadworthy[mcp]' ({error})", name=error.name
+    ) from error
 from roadworthy.tools.mcp.pins import Offer, fingerprint
 
 __all__ = ["MCP", "Offer", "fingerprint"]
