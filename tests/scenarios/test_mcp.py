@@ -21,6 +21,7 @@ from roadworthy.events import ToolFailed, ToolIntended, ToolSucceeded
 from roadworthy.testing import FakeClock, ScriptedModel
 from roadworthy.tools.mcp import MCP
 from roadworthy.tools.mcp.pins import Accepted, Offer, fingerprint, write
+from tests.scenarios.odd_http import OddHttp
 
 TIME = [sys.executable, "-m", "mcp_server_time", "--local-timezone", "Etc/UTC"]
 ODD = str(Path(__file__).parent / "odd_server.py")
@@ -329,6 +330,55 @@ async def test_a_server_without_a_pin_is_warned_of(
         async with Runtime(url(tmp_path), patterns=[desk]):
             pass
     assert f"pin='{fingerprint(await offered(odd))}'" in caplog.text
+
+
+# --- over HTTP -----------------------------------------------------------------------------
+
+
+async def test_headers_of_a_run_are_sent_for_its_user(tmp_path: Path) -> None:
+    with OddHttp() as odd:
+        mine = MCP(
+            "odd",
+            url=odd.url,
+            effects={"look": "read"},
+            per="run",
+            headers=lambda run: {"authorization": f"Bearer {run.user.id or 'ours'}"},
+        )
+        async with Runtime(url(tmp_path)) as rt:
+            for name in ("ana", "ben"):
+                desk = agent(mine, calls={"odd_look": {}})
+                assert (await rt.run(desk, "Look.", user=name)).status == "completed"
+        assert odd.callers == ["Bearer ana", "Bearer ben"]
+
+
+@pytest.mark.requirement("TOL-5")
+@pytest.mark.parametrize(("megabytes", "packed"), [(20, False), (1, True)])
+async def test_too_much_over_http_is_not_kept(tmp_path: Path, megabytes: int, packed: bool) -> None:
+    with OddHttp("x" * megabytes * 1_000_000, packed=packed) as odd:
+        desk = agent(MCP("odd", url=odd.url, effects={"look": "read"}), calls={"odd_look": {}})
+        async with Runtime(url(tmp_path), clock=FakeClock(auto=True)) as rt:
+            events = await rt.record((await rt.run(desk, "Look.")).run_id)
+    assert "too large, or compressed unasked" in of(ToolFailed, events)[0].result.content
+
+
+@pytest.mark.requirement("TOL-4", "REC-7")
+async def test_a_server_that_is_gone_before_an_effect_is_no_riddle(tmp_path: Path) -> None:
+    with OddHttp() as odd:
+
+        async def gone(_: object) -> ToolCall:
+            await clock.sleep(10)
+            odd.__exit__(None, None, None)
+            return ToolCall("odd_look", {"n": 2})
+
+        model = ScriptedModel([ToolCall("odd_look", {"n": 1}), gone, "Done."])
+        clock = FakeClock(auto=True)
+        desk = Agent("desk", model=model, tools=[MCP("odd", url=odd.url)])
+        async with Runtime(url(tmp_path), clock=clock) as rt:
+            result = await rt.run(desk, "Look.")
+            events = await rt.record(result.run_id)
+    assert result.status == "completed", "nothing was sent, so nobody is asked"
+    assert len(odd.callers) == 1
+    assert "odd" in of(ToolFailed, events)[0].result.content
 
 
 async def offered(odd: Odd) -> tuple[Offer, ...]:

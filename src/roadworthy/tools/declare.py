@@ -170,9 +170,10 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
     """
     if parameters.get("type", "object") != "object":
         raise DeclarationError(f"Tool {name!r}: its parameters must be a schema of type object.")
-    schema = closed(parameters)
-    if any(not str(part.get("$ref", "#")).startswith("#") for part in everywhere(schema)):
+    if any(not str(part.get("$ref", "#")).startswith("#") for part in everywhere(dict(parameters))):
         raise DeclarationError(f"Tool {name!r}: $ref outside the schema itself; inline it.")
+    SchemaReader(name, parameters)  # what is no schema at all is said before any of it is read
+    schema = closed(parameters)
     reader = SchemaReader(name, schema)
     return _checked(
         Tool(

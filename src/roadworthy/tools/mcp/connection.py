@@ -26,21 +26,27 @@ from mcp_types.jsonrpc import (
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
 )
+from pydantic import ValidationError
 
 from roadworthy.clock import MICROS
 from roadworthy.context import RunContext
 from roadworthy.errors import NotApplied, RoadworthyError, ToolError, ToolsChanged
 from roadworthy.messages import JsonObject
-from roadworthy.tools.holding import Held
+from roadworthy.tools.holding import Held, told
 from roadworthy.tools.mcp.pins import Accepted, Offer, fingerprint
 from roadworthy.tools.mcp.stdio import TOO_LARGE
 
 KEY = "roadworthy/idempotency-key"
 """Of the `_meta` of a call: our servers take it, others leave it."""
 
-LOOK_AGAIN = 60 * MICROS  # a listing is believed so long
+BELIEVED, BELIEVED_FOR_EFFECTS = 60 * MICROS, 5 * MICROS
+"""How long a listing stands. Before an effect it is new, which also finds a dead connection while
+nothing is sent yet, instead of an outcome that nobody knows."""
+
 FIRST_RETRY, MOST_RETRY = 0.5, 30.0
 _MOST_PAGES = 50
+_BROKEN = (anyio.ClosedResourceError, anyio.BrokenResourceError)
+_UNLISTED = (MCPError, ValidationError, TimeoutError, *_BROKEN)
 
 
 class Server(Protocol):
@@ -60,8 +66,8 @@ class _Link:
     suspect: bool = False
     seen: int = 0
 
-    def is_good(self, now: int) -> bool:
-        return not (self.ended or self.suspect) and now - self.seen < LOOK_AGAIN
+    def is_good(self, since: int) -> bool:
+        return not (self.ended or self.suspect) and self.seen > since
 
 
 class Connection:
@@ -97,19 +103,21 @@ class Connection:
         if held is not None:
             await held.close()
 
-    async def call(self, run: RunContext[Any], tool: str, given: JsonObject) -> CallToolResult:
-        """The server's answer.
+    async def call(
+        self, run: RunContext[Any], tool: str, given: JsonObject, *, changes: bool
+    ) -> CallToolResult:
+        """The server's answer. changes: it may be an effect.
 
         Raises: NotApplied: nothing was sent, or the server took nothing. ToolError: it refused.
         ConnectionError, RuntimeError: what became of the call is not known.
         """
-        link = await self._ready(run.now)
+        link = await self._ready(run.now, BELIEVED_FOR_EFFECTS if changes else BELIEVED)
         meta: Any = {KEY: run.key} if run.key else None
         try:
             return await link.client.call_tool(tool, dict(given), meta=meta)
         except MCPError as error:
             raise self._meaning(error, link) from error
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+        except _BROKEN as error:
             link.ended = True
             raise ConnectionError(f"The connection to {self._name} broke.") from error
 
@@ -128,12 +136,12 @@ class Connection:
 
     # --- connecting ----------------------------------------------------------------------
 
-    async def _ready(self, now: int) -> _Link:
+    async def _ready(self, now: int, believed: int) -> _Link:
         """A connection to the tools that were accepted. Raises: NotApplied: there is none."""
-        if self._link is not None and self._link.is_good(now):
+        if self._link is not None and self._link.is_good(now - believed):
             return self._link
         async with self._one_at_a_time:
-            if self._link is not None and self._link.is_good(now):
+            if self._link is not None and self._link.is_good(now - believed):
                 return self._link
             if self._link is not None and not self._link.ended:
                 await self._look_again(self._link, now)
@@ -158,19 +166,17 @@ class Connection:
 
     async def _look_again(self, link: _Link, now: int) -> None:
         """The listing is old, or the server said that it changed."""
-        if link.seen == 0 and not link.suspect:  # just opened
-            link.seen = now
-            return
+        link.suspect = False  # from here on it may say so again
         try:
             async with asyncio.timeout(self._seconds):
                 self._compare(self._chosen(await _listed(link.client)))
         except ToolsChanged as error:
             link.suspect = True
             raise NotApplied(str(error), retry=False) from error
-        except (MCPError, anyio.ClosedResourceError, TimeoutError) as error:
+        except _UNLISTED as error:
             link.ended = True
-            raise NotApplied(f"{self._name} does not list its tools: {error}") from error
-        link.suspect, link.seen = False, now
+            raise NotApplied(f"{self._name} does not list its tools: {told(error)}") from error
+        link.seen = now
 
     @asynccontextmanager
     async def _linked(self) -> AsyncIterator[_Link]:

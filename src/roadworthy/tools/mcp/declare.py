@@ -148,7 +148,8 @@ class MCP(Toolset[None]):
         effect = self.effect(offer)
 
         async def call(run: RunContext[Any], /, **given: Any) -> Rendered:  # noqa: ANN401 - JSON
-            return rendered(name, await connection.call(run, offer.name, given))
+            changes = effect != "read"
+            return rendered(name, await connection.call(run, offer.name, given, changes=changes))
 
         return tool_from_schema(
             name,

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from roadworthy.errors import ConfigurationError
 from roadworthy.messages import JsonObject
-from roadworthy.versions import diff
 
 _PREFIX = "sha256:"
 
@@ -72,8 +71,16 @@ class Accepted:
         """What is different now, in a line."""
         if self.tools is None:
             return "there are now: " + ", ".join(sorted(offer.name for offer in offers))
-        found = diff({"tools": self.tools}, {"tools": _plain(offers)})
-        return "; ".join(map(str, found)) or "the order of things"
+        old, new = self.tools, _plain(offers)
+        found = [f"tool {name} removed" for name in old if name not in new]
+        for name, offer in new.items():
+            before = old.get(name, {})
+            parts = [part for part in offer if name in old and offer[part] != before.get(part)]
+            if name not in old:
+                found.append(f"tool {name} added")
+            elif parts:
+                found.append(f"tool {name}: {', '.join(parts)}")
+        return "; ".join(found)
 
     def shown(self, offers: Sequence[Offer]) -> str:
         """What is different now, line by line, for a person who is to accept it."""
