@@ -34,7 +34,7 @@ class Toolsets:
         self._clock = clock
         self._threads = threads
         self._held: dict[Toolset[Any], Held[_Tools]] = {}
-        self._open_now: dict[Toolset[Any], _Tools] = {}
+        self._listed: dict[Toolset[Any], _Tools] = {}
         self._away: dict[Toolset[Any], asyncio.Task[None]] = {}  # those that are tried again
         self._agents: dict[str, tuple[Agent[Any, Any], Agent[Any, Any]]] = {}  # declared, whole
         self._of_run: dict[str, dict[str, Held[_Tools]]] = {}
@@ -78,13 +78,13 @@ class Toolsets:
             for held in self._held.values():
                 group.create_task(held.close())
         self._held.clear()
-        self._open_now.clear()
+        self._listed.clear()
 
     # --- opening -------------------------------------------------------------------------
 
     async def _try(self, toolset: Toolset[Any]) -> RoadworthyError | None:
         """Open it, or see to it that it is tried again. The error, when it must not be away."""
-        if toolset in self._held:
+        if toolset in self._listed:
             return None
         if toolset in self._away and not toolset.required:
             return None
@@ -101,8 +101,12 @@ class Toolsets:
 
     async def _open(self, toolset: Toolset[Any]) -> None:
         held = _held(toolset, _NOBODY)
-        self._open_now[toolset] = await held.opened()
-        self._held[toolset] = held
+        tools = await held.opened()
+        if toolset.per == "run":  # it was only to be listed
+            await held.close()
+        else:
+            self._held[toolset] = held
+        self._listed[toolset] = tools
 
     async def _again(self, toolset: Toolset[Any]) -> None:
         """Until it is there; its agents have its tools from then on, in new segments."""
@@ -140,7 +144,7 @@ class Toolsets:
         for each in agent.tools:
             if isinstance(each, Tool):
                 tools.append(each)
-            elif (found := self._open_now.get(each)) is not None:
+            elif (found := self._listed.get(each)) is not None:
                 tools += (self._placed(each, tool) for tool in found)
             else:
                 notes.append(
