@@ -124,6 +124,8 @@ class Opened:
 
         Raises: ToolsetUnavailable, DeclarationError: of toolsets. Who only looks opens none.
         """
+        if self.executes:
+            await self.house.toolsets.open(patterns)
         for pattern in patterns:
             if self.executes:
                 await self.executor.admit(pattern)

@@ -200,3 +200,30 @@ def test_pin_shows_what_is_offered_and_accepts_it(tmp_path: Path) -> None:
     changed = pin()
     assert changed.returncode == 1
     assert '+    "description": "Does more."' in changed.stdout
+
+
+# --- without the extra ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("import roadworthy.tools.mcp", "MCP servers need: pip install 'roadworthy[mcp]'"),
+        (
+            "sys.argv = ['roadworthy', 'mcp', 'desk.py']; from roadworthy.cli import main; main()",
+            "This needs the extra `mcp`. Mend: pip install 'roadworthy[mcp]'",
+        ),
+    ],
+)
+def test_a_missing_extra_is_named(place: Place, what: str, said: str) -> None:
+    code = f"import sys; sys.modules['mcp'] = sys.modules['mcp_types'] = None; {what}"
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", code],
+        cwd=place.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert said in done.stderr

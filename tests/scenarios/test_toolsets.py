@@ -21,7 +21,7 @@ from roadworthy import (
     User,
     tool,
 )
-from roadworthy.errors import ToolsetUnavailable
+from roadworthy.errors import RunError, ToolsetUnavailable
 from roadworthy.events import DeclarationChanged, Noted, ToolFailed, ToolRefused, ToolSucceeded
 from roadworthy.testing import FakeClock, ScriptedModel
 from roadworthy.tools import Toolset, toolset
@@ -166,6 +166,46 @@ async def test_what_changed_while_a_run_waited_is_on_record(tmp_path: Path) -> N
         await rt.run(guard, "The port.", conversation="c", user="ana")
         changed = [e for e in await rt.record(run_id) if isinstance(e, DeclarationChanged)]
     assert changed[0].changed == ("tool look removed", "tool peek added")
+
+
+async def test_who_only_looks_opens_what_it_needs_for_that(tmp_path: Path) -> None:
+    place = Place()
+    asking = replace(look, effect="irreversible", approval="operator")
+
+    @toolset()
+    async def asked() -> AsyncIterator[Sequence[Tool[Any]]]:
+        place.said.append("opened")
+        yield [asking]
+
+    guard = Agent("guard", model=looking(), tools=[asked])
+    async with Runtime(url(tmp_path), patterns=[guard]) as rt:
+        waiting = await rt.run(guard, "Look.")
+        assert place.said == ["opened"]
+        async with Runtime(url(tmp_path), patterns=[guard], execute=False) as looks:
+            assert place.said == ["opened"]
+            assert not (await looks.replay(waiting.run_id)).differences
+            with pytest.raises(RunError, match="missing: place"):
+                await looks.resolve(waiting.waiting[0].id, "edit", by="lea", arguments={})
+            edited = {"place": "tower"}
+            await looks.resolve(waiting.waiting[0].id, "edit", by="lea", arguments=edited)
+        assert (await rt.result(waiting.run_id)).text == "Fine."
+    assert place.said == ["opened"] * 2
+
+
+async def test_toolsets_of_several_agents_open_side_by_side(tmp_path: Path) -> None:
+    meeting = asyncio.Barrier(2)
+
+    def met(name: str) -> Toolset[Any]:
+        @toolset(name=name, required=True, seconds=5)
+        async def waits() -> AsyncIterator[Sequence[Tool[Any]]]:
+            await meeting.wait()
+            yield [look]
+
+        return waits
+
+    agents = [Agent(name, model=looking(), tools=[met(name)]) for name in ("a", "b")]
+    async with Runtime(url(tmp_path), patterns=agents) as rt:
+        assert (await rt.run(agents[0], "Look.")).text == "Fine."
 
 
 def test_a_toolset_is_an_async_generator_function() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -52,14 +52,15 @@ class Toolsets:
         if known is not None and known[0] is agent:
             return known[1]
         async with self._one_at_a_time:
-            async with asyncio.TaskGroup() as group:
-                tries = [group.create_task(self._try(toolset)) for toolset in agent.toolsets]
-            for attempt in tries:
-                if (error := attempt.result()) is not None:
-                    raise error
+            await self._open_all(agent.toolsets)
             whole = self._put_together(agent)
             self._agents[agent.name] = (agent, whole)
             return whole
+
+    async def open(self, agents: Iterable[Agent[Any, Any]]) -> None:
+        """Open what these agents have, side by side. Raises: as `whole`."""
+        async with self._one_at_a_time:
+            await self._open_all({toolset for agent in agents for toolset in agent.toolsets})
 
     async def leave(self, run_id: str) -> None:
         """A segment is over: what was opened for it is closed."""
@@ -81,6 +82,13 @@ class Toolsets:
         self._listed.clear()
 
     # --- opening -------------------------------------------------------------------------
+
+    async def _open_all(self, toolsets: Iterable[Toolset[Any]]) -> None:
+        async with asyncio.TaskGroup() as group:
+            tries = [group.create_task(self._try(toolset)) for toolset in toolsets]
+        for attempt in tries:
+            if (error := attempt.result()) is not None:
+                raise error
 
     async def _try(self, toolset: Toolset[Any]) -> RoadworthyError | None:
         """Open it, or see to it that it is tried again. The error, when it must not be away."""
