@@ -1,7 +1,7 @@
 """An MCP server over stdio without any library, as odd as its first argument (a file) says.
 
 The file holds JSON: `tools` (name -> description), `say` (what a call answers: an object of the
-protocol, or one of the words below), and grows a line in `<file>.calls` for each call that came.
+protocol, one of the words below, or a line as it is). `<file>.calls` has a line for each call.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ def said(number: int, say: Any) -> None:  # noqa: ANN401 - JSON
     match say:
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "die once":
+            if len(Path(f"{STATE}.calls").read_text(encoding="utf-8").splitlines()) == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result(number, {"content": [{"type": "text", "text": "well"}]})
         case "hang":
             return
         case "flood":
@@ -65,6 +69,9 @@ def said(number: int, say: Any) -> None:  # noqa: ANN401 - JSON
         case "changed":
             write({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
             result(number, {"content": [{"type": "text", "text": "ok"}]})
+        case str(raw):
+            sys.stdout.write(raw.replace("ID", str(number)) + "\n")
+            sys.stdout.flush()
         case _:
             result(number, say)
 

@@ -17,7 +17,7 @@ import pytest
 
 from roadworthy import Agent, DeclarationError, RunEvent, Runtime, ToolCall
 from roadworthy.errors import ConfigurationError, ToolsChanged, ToolsetUnavailable
-from roadworthy.events import ToolFailed, ToolIntended, ToolSucceeded
+from roadworthy.events import ToolFailed, ToolIntended, ToolOutcome, ToolSucceeded
 from roadworthy.testing import FakeClock, ScriptedModel
 from roadworthy.tools.mcp import MCP
 from roadworthy.tools.mcp.pins import Accepted, Offer, fingerprint, write
@@ -213,6 +213,18 @@ async def test_a_server_killed_during_an_effect_asks_a_person(tmp_path: Path) ->
     assert len(odd.calls) == 2, "on a new process of the server"
 
 
+@pytest.mark.requirement("TOL-4", "REC-7")
+async def test_a_write_is_sent_again_under_the_same_key(tmp_path: Path) -> None:
+    odd = Odd(tmp_path, do_it="Does.")
+    odd.set(say="die once")
+    desk = agent(odd.mcp(effects={"do_it": "write"}), calls={"odd_do_it": {"text": "a"}})
+    async with Runtime(url(tmp_path), patterns=[desk], clock=FakeClock(auto=True)) as rt:
+        assert (await rt.run(desk, "Go.")).status == "completed"
+    keys = [call["_meta"]["roadworthy/idempotency-key"] for call in odd.calls]
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
 @pytest.mark.requirement("TOL-3", "REC-7")
 async def test_a_read_goes_on_with_a_new_server(tmp_path: Path) -> None:
     odd = Odd(tmp_path, read_it="Reads.")
@@ -306,8 +318,35 @@ async def test_images_are_files_and_structures_are_json(tmp_path: Path) -> None:
         "[resource file:///a (the plan)]",
         "[resource file:///b]",
         "inside",
-        '{"n": 1}',
+        '{"n":1}',
     ]
+
+
+STRUCTURE = '{"jsonrpc":"2.0","id":ID,"result":{"content":[],"structuredContent":%s}}'
+
+
+@pytest.mark.requirement("TOL-5", "REC-7")
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (STRUCTURE % '{"a":1,"a":2,"__proto__":{"x":1}}', '{"a":2,"__proto__":{"x":1}}'),
+        (STRUCTURE % '{"a":NaN}', '{"a":null} [1 NaN or infinite numbers are shown as null]'),
+        (STRUCTURE % ("[" * 10_000 + "]" * 10_000), "the answer cannot be read"),
+        ('{"jsonrpc":"2.0","id":ID,"result":{"content":7}}', "validation error"),
+        ('{"jsonrpc":"2.0","id":ID', "the answer cannot be read"),
+    ],
+)
+async def test_odd_answers_are_read_or_said_to_be_unreadable(
+    tmp_path: Path, answer: str, told: str
+) -> None:
+    odd = Odd(tmp_path, read_it="Reads.")
+    odd.set(say=answer)
+    desk = agent(odd.mcp(effects={"read_it": "read"}), calls={"odd_read_it": {"text": "a"}})
+    async with Runtime(url(tmp_path), patterns=[desk], clock=FakeClock(auto=True)) as rt:
+        result = await rt.run(desk, "Go.")
+        outcome = of(ToolOutcome, await rt.record(result.run_id))[0]
+    assert result.status == "completed"
+    assert told in outcome.result.content
 
 
 async def test_long_text_is_cut(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from roadworthy.errors import NotApplied, RoadworthyError, ToolError, ToolsChang
 from roadworthy.messages import JsonObject
 from roadworthy.tools.holding import Held, told
 from roadworthy.tools.mcp.pins import Accepted, Offer, fingerprint
-from roadworthy.tools.mcp.stdio import TOO_LARGE
+from roadworthy.tools.mcp.stdio import UNREAD
 
 KEY = "roadworthy/idempotency-key"
 """Of the `_meta` of a call: our servers take it, others leave it."""
@@ -130,8 +130,8 @@ class Connection:
         if error.code == CONNECTION_CLOSED:
             link.ended = True
             return ConnectionError(f"The connection to {self._name} broke during the call.")
-        if error.code == TOO_LARGE:
-            return RuntimeError(f"{error.message}, too many to read; ask {self._name} for less")
+        if error.code == UNREAD:
+            return RuntimeError(f"{error.message}; ask {self._name} for less")
         return RuntimeError(f"{self._name}: {error.message}")
 
     # --- connecting ----------------------------------------------------------------------

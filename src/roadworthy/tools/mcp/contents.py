@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 
 from mcp_types import (
     AudioContent,
@@ -38,7 +37,7 @@ def rendered(tool: str, result: CallToolResult) -> Rendered:
         raise ToolError(f"{tool}: {said}")
     texts = any(isinstance(block, TextContent) for block in result.content)
     if result.structured_content is not None and not texts:
-        pieces.append(json.dumps(result.structured_content, ensure_ascii=False))
+        pieces.append(render(result.structured_content, tool).text)
     text = "\n".join(pieces)
     return Rendered(render(text, tool).text if text else "done", tuple(files))
 

@@ -57,10 +57,14 @@ class Lines:
     def _taken(self) -> bytes | TooLong:
         if self._size <= self._most:
             found: bytes | TooLong = b"".join(self._parts)
-        else:  # libraries write the id first or last
-            ids = _ID.findall(self._head)[:1] or _ID.findall(self._tail)[-1:]
-            known = ids[0].decode("utf-8", "replace") if ids else ""
-            number = int(known) if known.isdecimal() else known.strip('"') or None
-            found = TooLong(self._size, number)
+        else:
+            found = TooLong(self._size, answers(self._head, self._tail))
         self._parts, self._size, self._head, self._tail = [], 0, b"", b""
         return found
+
+
+def answers(head: bytes, tail: bytes) -> str | int | None:
+    """The id of the request that an unread message answers: libraries write it first or last."""
+    ids = _ID.findall(head[:_SHOWN])[:1] or _ID.findall(tail[-_SHOWN:])[-1:]
+    known = ids[0].decode("utf-8", "replace") if ids else ""
+    return int(known) if known.isdecimal() else known.strip('"') or None

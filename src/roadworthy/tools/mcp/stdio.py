@@ -26,11 +26,11 @@ from mcp_types.jsonrpc import jsonrpc_message_adapter
 from pydantic import ValidationError
 
 from roadworthy.errors import ToolsetUnavailable
-from roadworthy.tools.mcp.lines import Lines, TooLong
+from roadworthy.tools.mcp.lines import Lines, TooLong, answers
 
 log = logging.getLogger("roadworthy.tools")
-TOO_LARGE = -32099
-"""The code of the error that stands for an answer over the bound."""
+UNREAD = -32099
+"""The code of the error that stands for an answer which could not be read."""
 
 _GRACE = 2.0
 _CHUNK = 64 * 1024
@@ -120,15 +120,21 @@ async def _messages(process: Process) -> AsyncIterator[SessionMessage]:
 def _message(line: bytes | TooLong) -> SessionMessage | None:
     if isinstance(line, TooLong):
         log.warning("an MCP server sent %s bytes in one message; thrown away", f"{line.size:,}")
-        if line.id is None:
-            return None
-        why = ErrorData(code=TOO_LARGE, message=f"the answer has {line.size:,} bytes")
-        return SessionMessage(JSONRPCError(jsonrpc="2.0", id=line.id, error=why))
+        return _unread(line.id, f"the answer has {line.size:,} bytes, too many to read")
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
-    except ValidationError:
+    except ValidationError as error:
         log.debug("an MCP server wrote what is no message: %.200r", line)
-        return None  # what some print; a lost answer ends by its time limit
+        why = error.errors(include_url=False, include_input=False)[0]["msg"]
+        return _unread(answers(line, line), f"the answer cannot be read ({why})")
+
+
+def _unread(number: str | int | None, why: str) -> SessionMessage | None:
+    """Who waits for this answer is told; what answers nobody is passed over."""
+    if number is None:
+        return None
+    error = ErrorData(code=UNREAD, message=why)
+    return SessionMessage(JSONRPCError(jsonrpc="2.0", id=number, error=error))
 
 
 async def _write(process: Process, to_send: _ToSend, received: _Received) -> None:
