@@ -261,7 +261,7 @@ def children(marker: Path) -> list[int]:
 async def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
     odd = Odd(tmp_path, read_it="Reads.", do_it="Does.")
     odd.set(say="hang")
-    server = odd.mcp(effects={"read_it": "read"}, timeout=0.2)
+    server = odd.mcp(effects={"read_it": "read"}, timeout=0.5)
     desk = agent(server, calls={"odd_read_it": {"text": "a"}})
     async with Runtime(url(tmp_path), patterns=[desk]) as rt:
         events = await rt.record((await rt.run(desk, "Go.")).run_id)
