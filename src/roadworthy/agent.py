@@ -1,6 +1,6 @@
-"""What users declare: `Agent`, `Tool`, `Guardrail`. Immutable data, checked when declared.
+"""What users declare: `Agent`, `Tool`, `Toolset`, `Guardrail`. Data, checked when declared.
 
-`roadworthy.tools.tool` and `roadworthy.guardrails.guardrail` make the latter two from functions.
+`roadworthy.tools` and `roadworthy.guardrails` make the latter three from functions.
 Invariant: a declaration that could not run safely never comes to exist (DeclarationError).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -118,6 +119,7 @@ class Tool(Generic[Deps]):
     polling: bool = False
     later: bool = False
     later_seconds: float = 604_800.0
+    available: Callable[[RunContext[Deps]], bool] | None = None
 
     @property
     def spec(self) -> ToolSpec:
@@ -127,6 +129,7 @@ class Tool(Generic[Deps]):
     def declared(self) -> JsonObject:
         """The declaration as data; functions appear by name."""
         rule = self.approval
+        when = {} if self.available is None else {"available": qualname(self.available)}
         return {
             "description": self.description,
             "parameters": self.parameters,
@@ -135,11 +138,35 @@ class Tool(Generic[Deps]):
             "reconcile": None if self.reconcile is None else qualname(self.reconcile),
             "fallback": None if self.fallback is None else self.fallback.name,
             **{name: getattr(self, name) for name in _TOOL_POLICIES},
+            **when,
         }
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call the undecorated function, so that it stays usable in user code."""
         return self.function(*args, **kwargs)
+
+
+class Toolset(ABC, Generic[Deps]):
+    """Tools with a lifecycle, listed when it is opened. `@toolset` makes one from a function.
+
+    per: "process" opens it once, with the runtime; "run" gives each run one of its own, opened by
+    the first call in a segment. required: whether the runtime refuses to open without it; else
+    its agents go on without these tools, and are told. seconds: how long opening may take.
+    """
+
+    name: str
+    per: Literal["process", "run"] = "process"
+    required: bool = False
+    seconds: float = 30.0
+
+    @abstractmethod
+    def open(self, run: RunContext[None]) -> AbstractAsyncContextManager[Sequence[Tool[Deps]]]:
+        """What yields the tools, and is left when they are needed no more.
+
+        One per run yields tools declared as they were when the process listed them, for a run
+        without an id and without a user. Entered and left in the same task.
+        """
+        ...
 
 
 class Verdict(Struct, frozen=True):
@@ -209,7 +236,9 @@ class Agent(Generic[Deps, Output]):
     model: str | Model = ""
     instructions: Instruction | Sequence[Instruction] = ()
     # a factory: from a plain () pyright infers Agent[Unknown, ...]
-    tools: Sequence[Tool[Deps] | Tool[None]] = field(default_factory=tuple)
+    tools: Sequence[Tool[Deps] | Tool[None] | Toolset[Deps] | Toolset[None]] = field(
+        default_factory=tuple
+    )
     deps: Callable[[RunContext[None]], AbstractAsyncContextManager[Deps]] | None = None
     output: type[Output] | None = None
     output_mode: Literal["tool", "native"] = "tool"
@@ -239,8 +268,18 @@ class Agent(Generic[Deps, Output]):
 
     @functools.cached_property
     def toolbelt(self) -> Mapping[str, Tool[Any]]:
-        """The declared tools by name."""
-        return {tool.name: tool for tool in self.tools}
+        """The declared tools by name; those of toolsets come when they are opened."""
+        return {tool.name: tool for tool in self.tools if isinstance(tool, Tool)}
+
+    @functools.cached_property
+    def toolsets(self) -> tuple[Toolset[Any], ...]:
+        """What has tools only once it is opened; nothing is left of it in the agent that runs."""
+        return tuple(tool for tool in self.tools if isinstance(tool, Toolset))
+
+    @functools.cached_property
+    def conditional(self) -> tuple[Tool[Any], ...]:
+        """The tools that are not there in every turn."""
+        return tuple(tool for tool in self.toolbelt.values() if tool.available is not None)
 
     @property
     def texts(self) -> tuple[Instruction, ...]:
@@ -250,6 +289,7 @@ class Agent(Generic[Deps, Output]):
 
     def declared(self) -> JsonObject:
         """What a run in flight depends on, as data. Functions and types appear by name."""
+        unopened = {"toolsets": [each.name for each in self.toolsets]} if self.toolsets else {}
         return {
             "name": self.name,
             "version": self.version,
@@ -265,6 +305,7 @@ class Agent(Generic[Deps, Output]):
                 for guard in self.guardrails
             ],
             "may": sorted(self.may),
+            **unopened,
         }
 
 
@@ -319,23 +360,30 @@ def _check_tools(agent: Agent[Any, Any]) -> None:
     seen: set[str] = set()
     declared: Sequence[object] = agent.tools  # unchecked callers may hand in plain functions
     for tool in declared:
-        if isinstance(tool, Agent):
+        kind = "toolsets" if isinstance(tool, Toolset) else "tools"
+        name = _tool_name(agent, tool)
+        if (key := f"{kind}:{name}") in seen:
+            mend = "@tool(name=...)" if kind == "tools" else "name="
             raise DeclarationError(
-                f"Agent {agent.name!r}: agents as tools come with the patterns of a later release. "
-                f"Until then call {tool.name!r} by rt.run in a tool of your own."
+                f"Agent {agent.name!r} has two {kind} named {name!r}; rename one with {mend}."
             )
-        if not isinstance(tool, Tool):
-            raise DeclarationError(
-                f"Agent {agent.name!r}: {qualname(tool)} is no tool; put @tool above it."
-            )
-        if tool.name in seen:
-            raise DeclarationError(
-                f"Agent {agent.name!r} has two tools named {tool.name!r}; rename one with "
-                "@tool(name=...)."
-            )
-        seen.add(tool.name)
-    if len(seen) > MOST_TOOLS:
+        seen.add(key)
+    count = len(agent.toolbelt)
+    if count > MOST_TOOLS:
         raise DeclarationError(
-            f"Agent {agent.name!r} has {len(seen)} tools; above {MOST_TOOLS} models pick wrongly. "
-            "Split it into specialists."
+            f"Agent {agent.name!r} has {count} tools; above {MOST_TOOLS} models pick wrongly. "
+            "Split it into specialists, or take fewer of a toolset with only=."
         )
+
+
+def _tool_name(agent: Agent[Any, Any], tool: object) -> str:
+    if isinstance(tool, Tool | Toolset):
+        return tool.name
+    if isinstance(tool, Agent):
+        raise DeclarationError(
+            f"Agent {agent.name!r}: agents as tools come with the patterns of a later release. "
+            f"Until then call {tool.name!r} by rt.run in a tool of your own."
+        )
+    raise DeclarationError(
+        f"Agent {agent.name!r}: {qualname(tool)} is no tool; put @tool above it."
+    )

@@ -3,7 +3,9 @@
 RoadworthyError
 ├── DeclarationError           an Agent, tool, limit or budget is declared wrong
 ├── ConfigurationError         a setting, key, price or extra is missing or wrong
-│   └── PriceUnknown           no price for a model: refused, not free
+│   ├── PriceUnknown           no price for a model: refused, not free
+│   └── ToolsetUnavailable     a toolset cannot be opened
+│       └── ToolsChanged       its tools are not those that were accepted
 ├── StoreError                 the store cannot be used
 │   ├── StoreUnavailable       full, locked too long, unreachable or corrupt
 │   ├── StoreVersionError      written by another release
@@ -59,6 +61,18 @@ class PriceUnknown(ConfigurationError):
             f"tokens, or Price.free() for a model you run yourself."
         )
         self.model = model
+
+
+class ToolsetUnavailable(ConfigurationError):
+    """A toolset cannot be opened: not there, too slow, or not what it should be."""
+
+    mend = "Start or correct what the message names; its tools come back by themselves."
+
+
+class ToolsChanged(ToolsetUnavailable):
+    """A toolset offers other tools than those that were accepted. They are not called."""
+
+    mend = "Read what changed. If it is right, accept the new tools under the pin it names."
 
 
 class StoreError(RoadworthyError):

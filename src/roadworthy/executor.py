@@ -105,6 +105,20 @@ class Executor:
 
     # --- declarations --------------------------------------------------------------------
 
+    async def admit(self, agent: Agent[Any, Any]) -> None:
+        """Make an agent's runs executable here, its toolsets opened.
+
+        Raises: ToolsetUnavailable, DeclarationError.
+        """
+        self.register(await self.house.toolsets.whole(agent))
+
+    async def complete(self, name: str) -> None:
+        """See to it that a pattern has its tools, also where none were opened at the start.
+
+        Raises: PatternUnknown, ToolsetUnavailable.
+        """
+        await self.admit(self.agent(name))
+
     def register(self, agent: Agent[Any, Any]) -> None:
         """Make an agent's runs executable here; a newer declaration of a name replaces the old."""
         if self.roster.register(agent):
@@ -171,6 +185,7 @@ class Executor:
             raise
         finally:
             self._active.pop(run_id, None)
+            await self.house.toolsets.leave(run_id)
         return None
 
     async def _take(self, run_id: str, job: int | None) -> Run | None:
@@ -436,6 +451,7 @@ class Executor:
         Raises: UnknownRun, PatternUnknown.
         """
         loaded = await self.load(run_id)
+        await self.complete(loaded.row.pattern)
         desk = self.desk(loaded.row.pattern)
         position = Position(run_id, -1, len(loaded.events), loaded.seal)
         run = self._build(loaded, position, self.house.journal)

@@ -28,6 +28,7 @@ from roadworthy.store.runs import RunRow
 from roadworthy.tool_calls import Hands, ToolCalls
 from roadworthy.tools.execution import ToolThreads
 from roadworthy.tools.outputs import OutputReader
+from roadworthy.tools.toolsets import Toolsets
 from roadworthy.versions import Declaration, diff, held
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class House:
     catalog: Catalog
     ledger: Ledger
     threads: ToolThreads
+    toolsets: Toolsets
     privacy: Privacy | None = None
     version: str = ""
     on_change: OnChange = "continue"

@@ -236,6 +236,7 @@ class Intake:
         if arguments is None:
             raise RunError('"edit" needs arguments=.')
         row = await self._house.read(lambda tx: runs.get(tx, run_id))
+        await self._executor.complete(row.pattern)
         checked = self._executor.desk(row.pattern).tools.registry.check(
             ToolCall(tool, dict(arguments))
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from roadworthy.agent import OnChange
+from roadworthy.agent import Agent, OnChange
 from roadworthy.budget import Ledger
 from roadworthy.clock import Clock
 from roadworthy.context import User
@@ -39,6 +39,7 @@ from roadworthy.store.runs import RunRow
 from roadworthy.store.sqlite import SqliteDatabase
 from roadworthy.timetable import Timetable
 from roadworthy.tools.execution import ToolThreads
+from roadworthy.tools.toolsets import Toolsets
 from roadworthy.trace import plain_event
 from roadworthy.transcript import transcript
 
@@ -68,6 +69,7 @@ class Opened:
         inline: bool = False,
     ) -> None:
         self.clock = clock
+        self.executes = execute
         self.live = Live(on_event)
         self.journal = Journal(database, clock, self._publish, self._watched)
         self.threads = ToolThreads()
@@ -79,12 +81,14 @@ class Opened:
             catalog=catalog,
             ledger=Ledger(self.journal, clock, budgets, busy_seconds),
             threads=self.threads,
+            toolsets=Toolsets(clock, self.threads),
             privacy=privacy,
             version=version,
             on_change=on_change,
         )
         self.journal.on_trouble = self._say_trouble_soon
         self.executor = Executor(self.house)
+        self.house.toolsets.changed = self.executor.register
         self.keeper: Keeper
         if inline or isinstance(database, SqliteDatabase):
             here = InlineEngine(self._execute)
@@ -115,8 +119,18 @@ class Opened:
     def _hot(self, url: str, redis: str | None) -> Hot:
         return RedisHot(redis, self.live.heard) if redis else PostgresHot(url, self.live.heard)
 
-    async def open(self) -> None:
-        """Begin; what is unfinished goes on."""
+    async def open(self, patterns: Sequence[Agent[Any, Any]]) -> None:
+        """Begin; what is unfinished of these patterns goes on.
+
+        Raises: ToolsetUnavailable, DeclarationError: of toolsets. Who only looks opens none.
+        """
+        if self.executes:
+            await self.house.toolsets.open(patterns)
+        for pattern in patterns:
+            if self.executes:
+                await self.executor.admit(pattern)
+            else:
+                self.executor.register(pattern)
         if self.live.hot is not None:
             await self.live.hot.open()
         await self.keeper.open()
@@ -124,6 +138,7 @@ class Opened:
     async def close(self, grace: float) -> None:
         """Let running segments finish within `grace` seconds; what does not goes on elsewhere."""
         await self.keeper.close(grace)
+        await self.house.toolsets.close()
         if self.live.hot is not None:
             await self.live.hot.close()
         await self.journal.close()

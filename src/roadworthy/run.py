@@ -248,6 +248,7 @@ class Run:
         self.effects_done: dict[str, ToolSucceeded] = {}  # since the user last spoke
         self.deps: Any = None
         self.turn = 0
+        self.away: frozenset[str] = frozenset()  # tools that this turn has not
         self.last_call = False  # the model was told that no tool calls are left
         self.warned = 0  # per cent of the limits the model was last told about
         self.shown = ""  # the text streamed last

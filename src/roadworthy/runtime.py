@@ -123,9 +123,7 @@ class Runtime:
                 inline=self._settings.engine == "inline",
                 engine=self.engine,
             )
-            for pattern in self._patterns:
-                self._opened.executor.register(pattern)
-            await self._opened.open()
+            await self._opened.open(self._patterns)
         except BaseException:
             await self.__aexit__()
             raise
@@ -288,7 +286,7 @@ class Runtime:
 
     async def _accept(self, request: Request) -> Accepted:
         opened = self._open
-        opened.executor.register(request.pattern)
+        await opened.executor.admit(request.pattern)
         await opened.check(request)
         await opened.keeper.admit(request.options.priority)
         accepted = await opened.intake.accept(request, mine=opened.keeper.owner)
@@ -447,7 +445,7 @@ class Runtime:
             pattern, input, user=user, conversation=conversation, key=None, options=options
         )
         opened = self._open
-        opened.executor.register(pattern)
+        await opened.executor.admit(pattern)
         await opened.check(request)
         return await opened.timetable.add(name, cron, request, missed)
 

@@ -20,7 +20,7 @@ from roadworthy.events import DecisionMade, Noted, RunEvent
 from roadworthy.limits import to_dollars
 from roadworthy.messages import Message, Reply, ToolCall, ToolResult, ToolSpec
 from roadworthy.run import Done, Run, Stop
-from roadworthy.tool_calls import ASK_USER, ESCALATE, Carried, may_ask
+from roadworthy.tool_calls import ASK_USER, ESCALATE, Carried, absent, may_ask
 from roadworthy.tools.outputs import FINAL_ANSWER, shown
 from roadworthy.transcript import INPUT_CHECKED, answer_checked, with_text
 
@@ -101,6 +101,7 @@ async def begin_turn(run: Run) -> None:
 
 async def turn_request(run: Run, desk: Desk) -> Asked:
     """What this turn's call sends beside the messages."""
+    run.away = await absent(run)
     unguarded = not any(guard.stage == "output" for guard in run.agent.guardrails)
     return Asked(
         key=f"turn/{run.turn}/model",
@@ -138,6 +139,8 @@ def _bounds(run: Run) -> str:
 
 def _offered(run: Run, desk: Desk) -> tuple[ToolSpec, ...]:
     specs = desk.tools.registry.specs
+    if run.away:
+        specs = tuple(spec for spec in specs if spec.name not in run.away)
     if may_ask(run):
         specs += (ASK_USER,)
     if "escalate" in run.agent.may:

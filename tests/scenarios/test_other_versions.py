@@ -75,7 +75,7 @@ async def test_an_effect_in_flight_whose_tool_was_renamed_is_neither_repeated_no
     tmp_path: Path, decision: Given, note: str, outcome: Given, told: str
 ) -> None:
     store, run_id, desk, paid = await killed(tmp_path, "irreversible")
-    renamed = replace(desk, tools=[replace(desk.tools[0], name="pay_back")])
+    renamed = replace(desk, tools=[replace(desk.toolbelt["pay"], name="pay_back")])
     async with Runtime(store, patterns=[renamed]) as rt:
         question = (await rt.result(run_id)).waiting[0]
         assert question.kind == "version"

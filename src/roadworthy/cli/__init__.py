@@ -18,7 +18,14 @@ from typer.core import TyperCommand, TyperGroup
 
 from roadworthy import errors
 
-_EXTRAS = ("fastapi", "starlette", "uvicorn")
+_EXTRAS = {
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "mcp": "mcp",
+    "mcp_types": "mcp",
+    "httpx2": "mcp",
+}
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("run", "Run an agent of a file once and print its answer."),
     "chat": ("chat", "Talk to an agent of a file in the terminal."),
@@ -29,6 +36,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "workers": ("workers", "List the processes that execute runs, or have one drain."),
     "store": ("store", "Copy a store to another database."),
     "doctor": ("doctor", "Say whether a deployment is fit, and what to mend."),
+    "mcp": ("mcp", "Serve a file's agents to MCP clients, over stdio or HTTP."),
+    "pin": ("pin", "Show what the MCP servers of a file's agents offer, and accept it."),
     "serve": ("serve", "Serve a file's agents over HTTP, with a page to watch them."),
 }
 _EPILOG = (
@@ -94,9 +103,10 @@ def main() -> None:
             raise
         _fail(str(error), 1 if isinstance(error, errors.StoreError) else 2)
     except ImportError as error:
-        if debug or (error.name or "").partition(".")[0] not in _EXTRAS:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if debug or extra is None:
             raise
-        _fail("This command needs the extra `serve`. Mend: pip install 'roadworthy[serve]'", 2)
+        _fail(f"This needs the extra `{extra}`. Mend: pip install 'roadworthy[{extra}]'", 2)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # border: the terminal

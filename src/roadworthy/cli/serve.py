@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from typing import Annotated
 
 import typer
@@ -11,9 +9,9 @@ import uvicorn
 
 from roadworthy.api import create_app
 from roadworthy.api.door import LOOPBACK
+from roadworthy.cli.binding import address, bound, is_loopback
 from roadworthy.cli.finding import find
 from roadworthy.cli.screen import console
-from roadworthy.errors import ConfigurationError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 _GRACE_SECONDS = 3
@@ -32,9 +30,9 @@ def serve(
     """Serve a file's agents over HTTP, with a page to watch them. Ctrl+C ends it."""
     found = find(target)
     found.rt.execute = work
-    local = _is_loopback(host)
+    local = is_loopback(host)
     served = create_app(found.rt, tuple(found.agents.values()), hosts=LOOPBACK if local else None)
-    sock = _bound(host, port)
+    sock = bound(host, port)
     err = console(error=True)
     if not local:
         err.print(
@@ -42,8 +40,7 @@ def serve(
             "it can run and approve anything. Put your own sign-in in front.",
             style="yellow",
         )
-    shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{sock.getsockname()[1]}/"
+    url = f"{address(host, sock)}/"
     err.print(f"{', '.join(sorted(found.agents))} at {url}  (Ctrl+C ends)", style="bold")
     config = uvicorn.Config(
         served,
@@ -56,25 +53,3 @@ def serve(
         uvicorn.Server(config).run(sockets=[sock])
     except KeyboardInterrupt:
         err.print("Ended; unfinished runs go on next time.", style="bright_black")
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen()  # who reads the address may connect at once
-    except OSError as error:
-        sock.close()
-        raise ConfigurationError(
-            f"{host}:{port} cannot be bound: {error.strerror}. Choose another with --port."
-        ) from error
-    return sock
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,5 +1,6 @@
 """One tool call: known? allowed? approved? -> intent -> execute -> outcome."""
 
+from roadworthy.tool_calls.absent import absent
 from roadworthy.tool_calls.approval import decided, wait_id
 from roadworthy.tool_calls.cache import forget_expired
 from roadworthy.tool_calls.call import Hands
@@ -13,6 +14,7 @@ __all__ = [
     "Carried",
     "Hands",
     "ToolCalls",
+    "absent",
     "decided",
     "forget_expired",
     "may_ask",

@@ -14,6 +14,7 @@ from roadworthy.agent import Effect, Tool
 from roadworthy.events import ToolRefused
 from roadworthy.messages import File, JsonObject, ToolCall, ToolResult, ToolSpec, ToolStatus
 from roadworthy.run import Run
+from roadworthy.tool_calls.absent import not_now
 from roadworthy.tool_calls.private import check
 from roadworthy.tools.registry import Accepted, Registry
 
@@ -103,6 +104,9 @@ async def plan(
             planned.append(_refuse(key, call, "plan_limit", _too_many(run.limits.plan_steps)))
         elif not isinstance(checked, Accepted):
             planned.append(_refuse(key, call, checked.reason_code, checked.message))
+        elif checked.tool.name in run.away:
+            said = not_now(run, checked.tool.name, registry.names)
+            planned.append(_refuse(key, call, "unavailable", said))
         elif running >= left:
             planned.append(_refuse(key, call, "limit", "No tool calls are left. Answer now."))
         else:

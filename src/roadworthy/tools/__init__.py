@@ -3,11 +3,12 @@
 Invariant: only declared tools, with arguments that fit, ever execute.
 """
 
-from roadworthy.agent import ArgumentReader, Tool
+from roadworthy.agent import ArgumentReader, Tool, Toolset
 from roadworthy.tools.arguments import MAX_BYTES, MAX_DEPTH, HintReader, SchemaReader
 from roadworthy.tools.declare import RESERVED, tool, tool_from_schema
 from roadworthy.tools.registry import Accepted, ReasonCode, Refused, Registry, argument_hash
 from roadworthy.tools.results import MAX_TEXT, Rendered, render
+from roadworthy.tools.toolset import toolset
 
 __all__ = [
     "MAX_BYTES",
@@ -23,8 +24,10 @@ __all__ = [
     "Rendered",
     "SchemaReader",
     "Tool",
+    "Toolset",
     "argument_hash",
     "render",
     "tool",
     "tool_from_schema",
+    "toolset",
 ]

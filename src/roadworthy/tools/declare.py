@@ -6,6 +6,7 @@ Invariant: a tool that could not be called safely never comes to exist (Declarat
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -25,6 +26,7 @@ D = TypeVar("D")
 P = ParamSpec("P")
 
 Approval = Asks | Callable[[RunContext[Any], ToolCall], Asks | None]
+Available = Callable[[RunContext[Any]], bool]
 
 RESERVED = frozenset({"ask_user", "escalate", "final_answer"})
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -62,6 +64,7 @@ def tool(
     polling: bool = False,
     later: bool = False,
     later_seconds: float = 604_800.0,
+    available: Available | None = None,
 ) -> ToolMaker: ...
 @spelled
 def tool(  # noqa: PLR0913 - a declaration
@@ -83,6 +86,7 @@ def tool(  # noqa: PLR0913 - a declaration
     polling: bool = False,
     later: bool = False,
     later_seconds: float = 604_800.0,
+    available: Available | None = None,
 ) -> Any:
     """Make a function a tool. Bare `@tool` is irreversible: never repeated, cached or parallel.
 
@@ -98,32 +102,34 @@ def tool(  # noqa: PLR0913 - a declaration
     repeatable: equal calls may succeed more than once. polling: equal calls are no loop.
     later: it only begins something; `rt.deliver(run.key, result)` brings the result, from anywhere,
     within later_seconds.
+    available: a function of the run that says, once a turn, whether the tool is there.
     Raises: DeclarationError: says what is wrong and how to mend it.
     """
 
-    def make(function: Callable[..., Any]) -> Tool[Any]:
-        return _checked(
-            Tool(
-                **_signed(function, name),
-                effect=effect,
-                timeout=timeout,
-                retries=retries,
-                approval=approval,
-                reconcile=reconcile,
-                cost_nanos=to_nanos(cost),
-                cache_ttl=cache_ttl,
-                fallback=fallback,
-                severity=severity,
-                idempotent=idempotent_by_nature,
-                repeatable=repeatable,
-                polling=polling,
-                later=later,
-                later_seconds=later_seconds,
-            ),
-            _NAME,
-        )
-
+    make = functools.partial(
+        _made,
+        name=name,
+        effect=effect,
+        timeout=timeout,
+        retries=retries,
+        approval=approval,
+        reconcile=reconcile,
+        cost_nanos=to_nanos(cost),
+        cache_ttl=cache_ttl,
+        fallback=fallback,
+        severity=severity,
+        idempotent=idempotent_by_nature,
+        repeatable=repeatable,
+        polling=polling,
+        later=later,
+        later_seconds=later_seconds,
+        available=available,
+    )
     return make if function is None else make(function)
+
+
+def _made(function: Callable[..., Any], *, name: str | None, **policies: Any) -> Tool[Any]:  # noqa: ANN401
+    return _checked(Tool(**_signed(function, name), **policies), _NAME)
 
 
 def _signed(function: Callable[..., Any], name: str | None) -> dict[str, Any]:
@@ -164,9 +170,10 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
     """
     if parameters.get("type", "object") != "object":
         raise DeclarationError(f"Tool {name!r}: its parameters must be a schema of type object.")
-    schema = closed(parameters)
-    if any(not str(part.get("$ref", "#")).startswith("#") for part in everywhere(schema)):
+    if any(not str(part.get("$ref", "#")).startswith("#") for part in everywhere(dict(parameters))):
         raise DeclarationError(f"Tool {name!r}: $ref outside the schema itself; inline it.")
+    SchemaReader(name, parameters)  # what is no schema at all is said before any of it is read
+    schema = closed(parameters)
     reader = SchemaReader(name, schema)
     return _checked(
         Tool(
@@ -207,6 +214,7 @@ def _checked(made: Tool[Any], names: re.Pattern[str]) -> Tool[Any]:
         or _wrong_approval(made)
         or _wrong_effect(made)
         or _wrong_later(made)
+        or _wrong_available(made)
     )
     if wrong:
         raise DeclarationError(f"Tool {made.name!r}: {wrong}")
@@ -268,6 +276,13 @@ def _wrong_later(made: Tool[Any]) -> str | None:
     if not made.takes_context:
         return "later=True: take run: RunContext and pass run.key on; the result comes under it."
     return None
+
+
+def _wrong_available(made: Tool[Any]) -> str | None:
+    rule: object = made.available
+    if rule is None or (callable(rule) and not inspect.iscoroutinefunction(rule)):
+        return None
+    return "available= is a plain function of the run that returns True or False."
 
 
 def _wrong_read(made: Tool[Any]) -> str | None:

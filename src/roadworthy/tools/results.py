@@ -98,7 +98,7 @@ class _Walk:
     def _object(self, value: object) -> Plain:
         if isinstance(value, File):
             self.files.append(value)
-            return _mark(value)
+            return mark(value)
         if isinstance(value, Enum):
             return self.plain(value.value)
         if isinstance(value, date | time):
@@ -176,7 +176,8 @@ def _mended(plain: Plain) -> Plain:
     return plain
 
 
-def _mark(file: File) -> str:
+def mark(file: File) -> str:
+    """What stands in a result's text for a file beside it."""
     size = "" if file.data is None else f", {len(file.data):,} bytes"
     return f"[file: {file.name or 'unnamed'}, {file.media_type}{size}]"
 

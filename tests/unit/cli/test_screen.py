@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from roadworthy.cli.binding import is_loopback
 from roadworthy.cli.screen import EXIT, Screen, clean, span, usd
-from roadworthy.cli.serve import _is_loopback
 from roadworthy.events import Delivered, TextDelta, TextReplaced, ToolProgress
 from roadworthy.result import ENDS
 
@@ -56,4 +56,4 @@ def test_an_answer_is_shown_once_however_it_came(capsys: pytest.CaptureFixture[s
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("desk", False)],  # noqa: S104
 )
 def test_only_loopback_needs_no_warning(host: str, local: bool) -> None:
-    assert _is_loopback(host) is local
+    assert is_loopback(host) is local
