@@ -1,6 +1,6 @@
 """From a run id to its next end or wait: claim, load, re-execute, hand over.
 
-The engine calls `execute`; `replay` does the same without touching anything. Invariant: whatever a
+The engine calls `execute`. Invariant: whatever a
 run's own code does, its segment ends in a journaled state or is left for another process.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, cast
@@ -26,14 +26,7 @@ from roadworthy.errors import (
     StoreVersionError,
     VersionHeld,
 )
-from roadworthy.events import (
-    CancelRequested,
-    RunEnded,
-    RunEvent,
-    RunReopened,
-    RunWaiting,
-    SegmentStarted,
-)
+from roadworthy.events import CancelRequested, RunReopened, SegmentStarted
 from roadworthy.house import House, Roster
 from roadworthy.loop import converse
 from roadworthy.messages import Message
@@ -47,13 +40,12 @@ from roadworthy.record import (
     poison,
     succession,
 )
-from roadworthy.result import MARKS, RunResult
+from roadworthy.result import RunResult
 from roadworthy.run import (
     Brief,
     JournalPort,
     Ports,
     Position,
-    RecordEnds,
     Refusal,
     Run,
     Stop,
@@ -80,14 +72,6 @@ class _Taken:
     begun: SegmentStarted
     loaded: Loaded | None = None
     barred: Stop | Suspend | None = None
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """A recorded run re-executed: where it would differ today, and what it comes to."""
-
-    differences: tuple[str, ...]
-    result: RunResult[Any] | None
 
 
 class Executor:
@@ -158,7 +142,7 @@ class Executor:
 
     def begin(self, loaded: Loaded, position: Position) -> Run:
         """A claimed run executes here from now on: commands for it reach it."""
-        run = self._build(loaded, position, self.house.journal)
+        run = self.build(loaded, position, self.house.journal)
         self._active[run.id] = run
         return run
 
@@ -370,7 +354,7 @@ class Executor:
 
         return await self.house.read(read)
 
-    def _build(self, loaded: Loaded, position: Position, journal: JournalPort) -> Run:
+    def build(self, loaded: Loaded, position: Position, journal: JournalPort) -> Run:
         row, started = loaded.row, loaded.started
         agent = self.agent(row.pattern)
         options = options_from(started.options)
@@ -443,68 +427,9 @@ class Executor:
         except ValueError:  # the declared output has changed since: the plain data stand
             return result
 
-    # --- replay --------------------------------------------------------------------------
-
-    async def replay(self, run_id: str) -> Replayed:
-        """Re-execute a recorded run with no model and no tool call, and compare.
-
-        Raises: UnknownRun, PatternUnknown.
-        """
-        loaded = await self.load(run_id)
-        await self.complete(loaded.row.pattern)
-        desk = self.desk(loaded.row.pattern)
-        position = Position(run_id, -1, len(loaded.events), loaded.seal)
-        run = self._build(loaded, position, self.house.journal)
-        run.differences = differences = list[str]()
-        last = _last_result(loaded.events)
-        if last is not None and "outside" in MARKS[last.reason]:
-            run.barred = Stop(last.reason, last.report.why)
-        result = None
-        try:
-            result = await converse(run, desk)
-        except RecordEnds as end:
-            objected = f"{end}/asked" in run.past.outcomes  # a question that was never asked
-            if last is not None and last.over and not objected:
-                differences.append(f"{end}: the recorded run ended before this step")
-        if result is not None and last is not None and last.over:
-            for name in ("status", "reason", "text"):
-                now, then = getattr(result, name), getattr(last, name)
-                if now != then:
-                    differences.append(f"{name}: recorded {then!r}, now {now!r}")
-            differences += _unvisited(run)
-        return Replayed(tuple(differences), result)
-
 
 def _refused(tx: Tx, row: RunRow) -> tuple[int, str] | None:
     """The process that executes runs, when it has said that it leaves this one, and why."""
     holder = holder_of(tx) if row.status == "queued" else None
     kind = None if holder is None else waits.refused(tx, row.id, holder[0])
     return None if holder is None or kind is None else (holder[1], kind)
-
-
-def _last_result(events: Iterable[RunEvent]) -> RunResult[Any] | None:
-    """What the last RunEnded or RunWaiting came to, as recorded."""
-    found = None
-    for event in events:
-        if isinstance(event, RunEnded | RunWaiting):
-            found = event.result
-    return found
-
-
-def _unvisited(run: Run) -> list[str]:
-    """Recorded steps that a replay to the end never came to; how it ends is compared apart."""
-    ends = (
-        "deliver/",
-        "/closing/",
-        "/closing_short/",
-        "/closing_checked/",
-        "/time/",
-        "/late/",
-        "/asked",
-        "version/",  # who let it go on under another declaration
-    )
-    return [
-        f"{key}: recorded, not asked for now"
-        for key in run.past.outcomes
-        if key not in run.visited and not any(end in key for end in ends)
-    ]

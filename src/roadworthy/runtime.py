@@ -16,7 +16,6 @@ from roadworthy.context import User
 from roadworthy.engine.jobs import EngineSettings
 from roadworthy.errors import ConfigurationError
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
-from roadworthy.executor import Replayed
 from roadworthy.intake import Accepted, Request, checked_input
 from roadworthy.keeper import Keeper
 from roadworthy.limits import Budget, Limits, Price
@@ -27,6 +26,7 @@ from roadworthy.models.catalog import Catalog
 from roadworthy.models.providers import ProviderOptions
 from roadworthy.opened import Opened
 from roadworthy.privacy import Privacy
+from roadworthy.replaying import Replayed, replay
 from roadworthy.result import Decision, RunResult
 from roadworthy.run import RunOptions
 from roadworthy.settings import Settings, set_up_logging
@@ -485,7 +485,7 @@ class Runtime:
 
     async def replay(self, run_id: str) -> Replayed:
         """Re-execute a recorded run with no model and no tool call; says where it would differ."""
-        return await self._open.executor.replay(run_id)
+        return await replay(self._open.executor, run_id)
 
     @property
     def crew(self) -> Keeper:
