@@ -103,7 +103,7 @@ async def test_a_second_signal_hands_over_at_once() -> None:
         assert await b.epochs(run_id) == [1, 2]
 
 
-@pytest.mark.requirement("REC-8", "TOL-4")
+@pytest.mark.requirement("REC-8", "TOL-4", "BEY-2")
 async def test_a_rolling_deploy_with_runs_in_flight() -> None:
     """New workers come, old ones go in the middle of calls: every run ends, each effect is one."""
     async with bank(workers=2, holds=6) as b:

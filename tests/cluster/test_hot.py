@@ -45,7 +45,7 @@ async def streamed(
     return text, facts
 
 
-@pytest.mark.requirement("ORC-5")
+@pytest.mark.requirement("ORC-5", "MEM-6")
 async def test_a_stream_shows_what_another_process_writes(database: str, redis: str | None) -> None:
 
     seen = asyncio.Event()

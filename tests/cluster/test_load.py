@@ -52,6 +52,7 @@ async def test_beyond_what_may_wait_requests_are_refused_but_for_urgent_ones(dat
     assert int(answer.headers["Retry-After"]) > 0
 
 
+@pytest.mark.requirement("PA2-5")
 async def test_a_tenant_with_many_runs_does_not_hold_up_another(database: str) -> None:
     async with Runtime(database, patterns=[DESK], execute=False) as rt:
         await rt._open.keeper._stop()  # nobody dispatches: what is next is asked below

@@ -47,6 +47,7 @@ async def test_the_same_segment_enqueued_again_is_the_same_job(
     assert sorted(job for what, job in desk.order() if what == "begin") == ["r:1", "r:2", "r:3"]
 
 
+@pytest.mark.requirement("PA2-5")
 async def test_turns_of_a_conversation_follow_one_another_over_two_workers(
     desk: Desk, client: DbosEngine
 ) -> None:

@@ -18,7 +18,7 @@ def test_there_is_a_golden_journal() -> None:
     assert RELEASES
 
 
-@pytest.mark.requirement("REC-8")
+@pytest.mark.requirement("REC-8", "BEY-2")
 @pytest.mark.parametrize("release", RELEASES)
 async def test_what_a_release_wrote_is_replayed_and_resumed(tmp_path: Path, release: str) -> None:
     golden.load(golden.FOLDER / f"{release}.jsonl", tmp_path / "t.db")

@@ -100,7 +100,7 @@ CALM: dict[str, tuple[dict[str, Given], str]] = {
 }
 
 
-@pytest.mark.requirement("REC-8")
+@pytest.mark.requirement("REC-8", "BEY-2")
 @pytest.mark.parametrize("what", CALM)
 async def test_what_no_pending_call_depends_on_lets_the_run_go_on(
     tmp_path: Path, what: str
@@ -199,7 +199,7 @@ ALTERED: dict[str, tuple[Sequence[Tool[None]], str]] = {
 }
 
 
-@pytest.mark.requirement("REC-8", "TOL-4")
+@pytest.mark.requirement("REC-8", "TOL-4", "BEY-2")
 @pytest.mark.parametrize("decision", ["approve", "reject"])
 @pytest.mark.parametrize("what", ALTERED)
 async def test_a_pending_call_whose_tool_changed_asks_a_person(
