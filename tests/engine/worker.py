@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from roadworthy.clock import SystemClock
@@ -23,12 +24,14 @@ from roadworthy.engine.distributed import DbosEngine
 from roadworthy.engine.jobs import EngineSettings, Tick
 from roadworthy.errors import Fenced
 
+_OTHERS = "SELECT 1 FROM seen WHERE job = %s AND pid <> %s"
+
 
 class Work:
     """Begins, waits and finishes segments. Options: seconds; stubborn: ignore cancellation."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], options: dict[str, Any]) -> None:
-        self._pool = pool
+    def __init__(self, url: str, pool: AsyncConnectionPool[Any], options: dict[str, Any]) -> None:
+        self._url, self._pool = url, pool
         self._seconds = options.get("seconds", 0.0)
         self._stubborn = options.get("stubborn", False)
         self._clock = SystemClock()
@@ -54,7 +57,7 @@ class Work:
         await self.see(job, "begin")
         try:
             if run_id.startswith("block"):
-                time.sleep(self._seconds)  # noqa: ASYNC251 - a tool that blocks the loop
+                self._block(job)
             await self._clock.sleep(self._seconds)
         except asyncio.CancelledError:
             await self.see(job, "cancelled")
@@ -69,6 +72,12 @@ class Work:
             await self.see(job, "fenced")
             raise Fenced(f"{job} was taken over")
         await self.see(job, "end")
+
+    def _block(self, job: str) -> None:
+        """As a tool does that blocks the loop: until another worker began the job."""
+        with psycopg.connect(self._url, autocommit=True) as sql:
+            while not sql.execute(_OTHERS, [job, os.getpid()]).rowcount:
+                time.sleep(0.05)
 
     async def tick(self, tick: Tick) -> None:
         await self.see(tick.id, "tick")
@@ -88,7 +97,7 @@ async def main(url: str, options: dict[str, Any]) -> None:
     async with AsyncConnectionPool(
         url, min_size=1, max_size=4, kwargs={"autocommit": True}
     ) as pool:
-        work = Work(pool, options)
+        work = Work(url, pool, options)
         engine = DbosEngine(url, work.execute, settings, on_tick=work.tick)
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

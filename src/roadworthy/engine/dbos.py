@@ -19,6 +19,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+import psycopg
 from dbos import DBOS, DBOSClient, EnqueueOptions, Serializer, _sys_db
 from dbos._error import DBOSException
 from dbos._serialization import DefaultSerializer
@@ -37,6 +38,7 @@ _BATCH = 1_000
 _PAUSE = 1.0
 _ENDED = ["SUCCESS", "ERROR", "CANCELLED"]
 _OPEN = ["ENQUEUED", "DELAYED", "PENDING"]
+_SILENT = (SQLAlchemyError, psycopg.Error, OSError)  # what a database that is away raises
 _CLOSING = 5.0  # seconds that a call left behind has
 
 
@@ -190,7 +192,7 @@ class Dispatch:
         """Create or migrate DBOS's own schema `dbos`."""
         try:
             await asyncio.to_thread(DBOS.migrate, url)
-        except (SQLAlchemyError, DBOSException) as error:
+        except (*_SILENT, DBOSException) as error:
             raise StoreUnavailable(f"The engine cannot migrate: {error}") from error
 
     async def connect(self) -> None:
@@ -428,7 +430,7 @@ class Dispatch:
             )
             DBOS.listen_queues([queue.name for queue in settings.queues])
             await self._call(partial(_launch, asyncio.get_running_loop()))
-        except (SQLAlchemyError, DBOSException, OSError) as error:
+        except (*_SILENT, DBOSException) as error:
             raise StoreUnavailable(f"The engine cannot start: {error}") from error
 
     def halt(self) -> None:
@@ -462,5 +464,5 @@ class Dispatch:
         called.add_done_callback(self._calls.discard)
         try:
             return await asyncio.wrap_future(called)
-        except (SQLAlchemyError, OSError) as error:
+        except _SILENT as error:
             raise StoreUnavailable(f"The engine's database does not answer: {error}") from error

@@ -241,7 +241,8 @@ class PostgresDatabase(Database):
 
     def _listening(self) -> psycopg.Connection[Any]:
         connection = self.connect()
-        connection.execute(f"LISTEN {CHANNEL}")
+        with self.guarded():
+            connection.execute(f"LISTEN {CHANNEL}")
         return connection
 
     def clock_apart(self, now: int) -> float:

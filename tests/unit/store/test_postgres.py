@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import select
 
 from roadworthy import Agent, Runtime, ToolCall, tool
-from roadworthy.errors import RunError
+from roadworthy.errors import RunError, StoreUnavailable
 from roadworthy.events import Noted, ToolSucceeded
 from roadworthy.run import Position, Unit
 from roadworthy.store import migrations, runs, schema
@@ -181,3 +181,20 @@ def test_several_processes_open_an_empty_database_at_once(postgres: Server) -> N
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(open_it, range(4))) == [migrations.HEAD] * 4
+
+
+def test_a_connection_lost_before_it_listens_is_an_error_of_ours(postgres: Server) -> None:
+    """A worker that begins while the server restarts waits for it, as for any StoreUnavailable."""
+
+    class Losing(PostgresDatabase):
+        def connect(self) -> Any:  # noqa: ANN401 - as declared
+            connection = super().connect()
+            assert postgres.cut_off(self.url)
+            return connection
+
+    database = Losing(postgres.fresh())
+    try:
+        with pytest.raises(StoreUnavailable, match="Check that the server runs"):
+            database.watch()
+    finally:
+        database.close()
