@@ -68,7 +68,7 @@ def find_order(run: RunContext[Shop], order_id: str) -> Order:
 def shipping_status(run: RunContext[Shop], order_id: str) -> dict[str, str]:
     """Where the parcel of an order is now, as the carrier says. order_id: such as A-1001."""
     _theirs(run, order_id)
-    return run.deps.parcel(order_id)  # raises CarrierDown: tried again, with a growing pause
+    return run.deps.parcel(order_id)  # raises CarrierDown: tried again, after a pause
 
 
 @tool(effect="read")

@@ -57,7 +57,7 @@ INVENTED = Scene(
 )
 FLAKY = Scene(
     name="4 A flaky carrier",
-    notice="retried with a growing pause; the model never hears of it and pays no turn.",
+    notice="retried after a pause; the model never hears of it and pays no turn.",
     user="ben",
     words=script.FLAKY,
 )

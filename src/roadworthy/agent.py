@@ -12,7 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeAlias, get_args
 
 import msgspec
@@ -21,7 +21,7 @@ from typing_extensions import TypeVar
 
 from roadworthy.context import RunContext
 from roadworthy.errors import DeclarationError
-from roadworthy.limits import Limits, Price
+from roadworthy.limits import Breaker, Limits, Price
 from roadworthy.messages import (
     DeltaSink,
     JsonObject,
@@ -54,6 +54,7 @@ _TOOL_POLICIES = (
     "repeatable",
     "polling",
     "later",
+    "concurrency",
 )
 
 
@@ -112,7 +113,9 @@ class Tool(Generic[Deps]):
     reconcile: Callable[..., Any] | None = None
     cost_nanos: int = 0
     cache_ttl: float | None = None
-    fallback: Tool[Deps] | None = None
+    fallback: Sequence[Rung[Deps]] = ()
+    breaker: Breaker | None = field(default_factory=Breaker)
+    concurrency: int | None = None
     severity: Severity = "low"
     idempotent: bool = False
     repeatable: bool = False
@@ -120,6 +123,11 @@ class Tool(Generic[Deps]):
     later: bool = False
     later_seconds: float = 604_800.0
     available: Callable[[RunContext[Deps]], bool] | None = None
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """The tool's name and function: equal in all processes, and for all agents that have it."""
+        return f"{self.name}:{qualname(self.function)}"
 
     @property
     def spec(self) -> ToolSpec:
@@ -136,7 +144,8 @@ class Tool(Generic[Deps]):
             "effect": self.effect,
             "approval": qualname(rule) if callable(rule) else rule,
             "reconcile": None if self.reconcile is None else qualname(self.reconcile),
-            "fallback": None if self.fallback is None else self.fallback.name,
+            "fallback": [rung.declared() for rung in self.fallback] or None,
+            "breaker": None if self.breaker is None else asdict(self.breaker),
             **{name: getattr(self, name) for name in _TOOL_POLICIES},
             **when,
         }
@@ -167,6 +176,76 @@ class Toolset(ABC, Generic[Deps]):
         without an id and without a user. Entered and left in the same task.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Alternative(Generic[Deps]):
+    """A rung of `fallback=`: another tool, with the arguments of the one that failed.
+
+    Parameters of the same name go over as they are. arguments: its parameter -> the failed
+    tool's, where names differ. fixed: its parameters that get a constant. without: parameters of
+    the failed tool that it can do without. Its own retries, timeout, cost and breaker count; its
+    own `fallback` does not.
+    """
+
+    tool: Tool[Deps]
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    fixed: JsonObject = field(default_factory=dict)
+    without: Sequence[str] = ()
+
+    def mapped(self, given: JsonObject) -> JsonObject:
+        """The failed call's arguments as this tool takes them."""
+        renamed = {theirs: given[ours] for theirs, ours in self.arguments.items() if ours in given}
+        taken = {*self.arguments.values(), *self.without}
+        same = {name: value for name, value in given.items() if name not in taken}
+        return {**same, **renamed, **self.fixed}
+
+    def declared(self) -> JsonObject:
+        """As data."""
+        return {
+            "alternative": self.tool.name,
+            "effect": self.tool.effect,
+            "arguments": dict(self.arguments),
+            "fixed": dict(self.fixed),
+            "without": list(self.without),
+        }
+
+
+@dataclass(frozen=True)
+class LastGood:
+    """A rung of `fallback=`: the result of the last equal call that succeeded, at most `seconds`
+    old. The model is told that it is, and how old."""
+
+    seconds: float
+
+    def declared(self) -> JsonObject:
+        """As data."""
+        return {"last_good": self.seconds}
+
+
+@dataclass(frozen=True)
+class Default:
+    """A rung of `fallback=`: an answer that is better than none. The model is told what it is."""
+
+    value: Any
+
+    def declared(self) -> JsonObject:
+        """As data."""
+        return {"default": repr(self.value)}
+
+
+@dataclass(frozen=True)
+class AskPerson:
+    """A rung of `fallback=`: a person gives the result, has all tried again, or leaves it."""
+
+    asks: Asks = "operator"
+
+    def declared(self) -> JsonObject:
+        """As data."""
+        return {"asks": self.asks}
+
+
+Rung: TypeAlias = Alternative[Deps] | LastGood | Default | AskPerson
 
 
 class Verdict(Struct, frozen=True):

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
 from roadworthy.agent import Model
+from roadworthy.breakers import Admission, Circuits, Ended
 from roadworthy.budget import Account, Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
 from roadworthy.clock import MICROS
 from roadworthy.deadline import in_time
-from roadworthy.errors import ModelError, ModelInterrupted, ModelOutcomeUnknown, ModelRejected
-from roadworthy.events import BudgetRefused, ModelFailed, ModelIntended, ModelReplied, RunEvent
+from roadworthy.errors import ModelError, ModelInterrupted, ModelOutcomeUnknown, ModelRejected, ModelUnavailable
+from roadworthy.events import (
+    BreakerRefused,
+    BudgetRefused,
+    ModelFailed,
+    ModelIntended,
+    ModelReplied,
+    RunEvent,
+)
 from roadworthy.limits import Phase, to_dollars
 from roadworthy.messages import Message, ModelRequest, ModelSettings, OutputSpec, Reply, ToolSpec
 from roadworthy.models.catalog import Catalog
@@ -35,6 +43,8 @@ from roadworthy.transcript import as_told
 ATTEMPTS_PER_MODEL = 4
 LEAST_TOKENS = 200  # a shrunk reply below this is of no use to anybody
 CLOSING_INPUT, CLOSING_OUTPUT = 6_000, 500
+_LAST_RESORT = 5.0  # seconds past a model's own timeout
+Tried: TypeAlias = "Done[ModelReplied] | tuple[ModelError, int | None]"
 
 
 class BudgetExhausted(Stop):
@@ -79,6 +89,7 @@ class ModelCalls:
 
     ledger: Ledger
     catalog: Catalog
+    circuits: Circuits
     backoff: Backoff = field(default_factory=lambda: Backoff(first=0.5, most=20.0))
 
     async def ask(self, run: Run, asked: Asked) -> Reply:
@@ -109,9 +120,13 @@ class ModelCalls:
         for model in self.catalog.chain(wanted, run.user.tenant):
             for left in range(tries.left(model.name, ATTEMPTS_PER_MODEL), 0, -1):
                 await rest(run, tries.retry_at)
+                admission = await self._admitted(run, asked, model)
+                if isinstance(admission, ModelUnavailable):
+                    tries.error, tries.retry_at = admission, None
+                    break
                 attempt += 1
                 trial = _Trial(self, run, asked, model, attempt, request_hash)
-                outcome = await trial.go(ATTEMPTS_PER_MODEL - left + 1)
+                outcome = await _told(admission, trial.go(ATTEMPTS_PER_MODEL - left + 1))
                 if isinstance(outcome, Done):
                     return outcome
                 tries.error, tries.retry_at = outcome
@@ -121,6 +136,20 @@ class ModelCalls:
             "model_rejected" if isinstance(tries.error, ModelRejected) else "model_failed"
         )
         raise ModelGone(reason, f"No model answered: {tries.error}")
+
+    async def _admitted(
+        self, run: Run, asked: Asked, model: Model
+    ) -> Admission | ModelUnavailable | None:
+        """Whether the model may be asked, or is left alone, which is recorded."""
+        name, breaker = self.catalog.circuit(model, run.user.tenant)
+        if breaker is None:
+            return None
+        seconds = run.agent.settings.timeout + _LAST_RESORT
+        found = await self.circuits.admit(name, breaker, seconds)
+        if isinstance(found, Admission):
+            return found
+        await run.record(BreakerRefused(key=asked.key, model=model.name, until=found))
+        return ModelUnavailable(f"{model.name} failed too often just now and is left alone")
 
     async def assume_open(self, run: Run) -> None:
         """The run ends: what it asked in a process that died, and asks no more, is assumed too."""
@@ -166,7 +195,7 @@ class _Trial:
     attempt: int
     request_hash: str
 
-    async def go(self, nth: int) -> Done[ModelReplied] | tuple[ModelError, int | None]:
+    async def go(self, nth: int) -> Tried:
         """The outcome, or why this attempt failed and when the next is due (None: the model gave
         up), as recorded. nth: of this model's attempts."""
         run, rates = self.run, self.calls.catalog.rates(self.model)
@@ -217,7 +246,7 @@ class _Trial:
             run.replace(key)
         try:
             seconds = request.settings.timeout  # the model's own affair; this is the last resort
-            async with in_time(run, seconds + min(5.0, seconds)):
+            async with in_time(run, seconds + min(_LAST_RESORT, seconds)):
                 return _sound(await self.model.request(request, on_text if watch else None))
         except TimeoutError as error:
             raise ModelOutcomeUnknown(
@@ -318,6 +347,19 @@ class _Trial:
         return Done(
             outcome, beside, also=also, then=lambda: self.calls.ledger.released(held.accounts)
         )
+
+
+async def _told(admission: Admission | None, trial: Awaitable[Tried]) -> Tried:
+    """What the attempt came to, once its breaker knows."""
+    how: Ended = "neither"
+    try:
+        outcome = await trial
+        failed = isinstance(outcome, tuple) and outcome[0].retryable
+        how = "failed" if failed else "worked"
+    finally:
+        if admission is not None:
+            await admission.ended(how)
+    return outcome
 
 
 def closing_id(run: Run) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from roadworthy.breakers import rows as breakers
 from roadworthy.clock import MICROS
 from roadworthy.house import House
 from roadworthy.run import Unit
@@ -48,6 +49,21 @@ async def of_queue(house: House, known: list[str]) -> list[Finding]:
         by_agent.setdefault(row.pattern, []).append(row)
     findings = [_stuck(name, found, known) for name, found in sorted(by_agent.items())]
     return findings or [Finding(level="ok", what="no run waits to begin for over a minute")]
+
+
+async def of_breakers(house: House) -> list[Finding]:
+    """What is left alone, because it keeps failing at the far side."""
+    rows = await house.read(breakers.every)
+    now = house.clock.now()
+    open_now = sorted((row.name, row.until) for row in rows if row.holder == breakers.VERDICT)
+    return [
+        Finding(
+            level="warning",
+            what=f"the breaker of {name} is open for {max(0.0, (until - now) / MICROS):.0f} s more",
+            mend="What is behind it fails: look there. One call tries when that time is over.",
+        )
+        for name, until in open_now
+    ]
 
 
 def _stuck(name: str, rows: list[RunRow], known: list[str]) -> Finding:

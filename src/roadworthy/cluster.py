@@ -10,14 +10,15 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from roadworthy.checkup import Finding
 from roadworthy.clock import MICROS
 from roadworthy.engine.distributed import DbosEngine
 from roadworthy.engine.jobs import EngineSettings, Health, Job, Worker
-from roadworthy.errors import Overloaded, StoreUnavailable, VersionHeld
+from roadworthy.errors import Overloaded, StoreError, StoreUnavailable, VersionHeld
 from roadworthy.executor import Executor
-from roadworthy.keeper import POLL_SECONDS, Keeper
+from roadworthy.keeper import GOSSIP_SECONDS, POLL_SECONDS, Keeper
 from roadworthy.live import Live
 from roadworthy.run import Unit
 from roadworthy.store import jobs, runs, waits
@@ -88,6 +89,8 @@ class ClusterKeeper(Keeper):
         """Connect; with work, take jobs."""
         await DbosEngine.set_up(self._house.database.url)
         self._changed = self._house.database.watch()
+        with suppress(StoreError):  # a store in trouble is somebody else's news
+            await self.gossip()  # before the first call: what is open stays open
         await self.engine.open(work=self._work)
         self._poked.set()
         self._start(
@@ -95,6 +98,7 @@ class ClusterKeeper(Keeper):
             self._every(POLL_SECONDS, "listening", self._listen),
             self._every(SWEEP_SECONDS, "housekeeping", self._keep),
             self._every(LEFT_SECONDS / 3, "sweeping", self._sweep),
+            self._every(GOSSIP_SECONDS, "gossip", self.gossip),
         )
 
     async def close(self, grace: float) -> None:

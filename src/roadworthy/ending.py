@@ -28,7 +28,16 @@ from roadworthy.events import (
 from roadworthy.guardrails.verdicts import Checked, check
 from roadworthy.messages import Message, Part, Text, ToolResult
 from roadworthy.models.tokens import fixed_bound, message_bound
-from roadworthy.result import MARKS, Approval, EndStatus, Reason, Report, RunResult, WaitStatus
+from roadworthy.result import (
+    MARKS,
+    Approval,
+    ApprovalKind,
+    EndStatus,
+    Reason,
+    Report,
+    RunResult,
+    WaitStatus,
+)
 from roadworthy.run import Done, RecordEnds, Run, Stop, Suspend, Wait
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import encode_json
@@ -327,7 +336,7 @@ def _totals(run: Run) -> tuple[int, int, int]:
     return meter.nanos + meter.assumed, meter.input_tokens, meter.output_tokens
 
 
-def _kind(wait: Wait) -> Literal["approval", "unknown_outcome", "version"]:
+def _kind(wait: Wait) -> ApprovalKind:
     assert wait.kind != "user"  # noqa: S101 - its callers leave questions
     assert wait.kind != "later"  # noqa: S101 - and awaited results out
     return wait.kind

@@ -188,15 +188,19 @@ class RunNotCompleted(RunError):
 class ToolError(RoadworthyError):
     """Raise it in a tool to tell the model what to do instead.
 
-    `retry=True` marks a transient failure that the runtime may retry by itself before it
-    tells the model (reads, and effects that are safe under their key).
+    `retry=True` marks a transient failure of what is behind the tool: the runtime may retry by
+    itself (reads, and effects that are safe under their key) and go down the tool's ladder before
+    it tells the model. retry_after: seconds after which the far side asked to come back.
     """
 
     mend = "Call the tool as its message says."
 
-    def __init__(self, message: str, *, retry: bool = False) -> None:
+    def __init__(
+        self, message: str, *, retry: bool = False, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.retry = retry
+        self.retry_after = retry_after
 
 
 class NotApplied(ToolError):
@@ -204,8 +208,10 @@ class NotApplied(ToolError):
 
     mend = "Call the tool again."
 
-    def __init__(self, message: str, *, retry: bool = True) -> None:
-        super().__init__(message, retry=retry)
+    def __init__(
+        self, message: str, *, retry: bool = True, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, retry=retry, retry_after=retry_after)
 
 
 class ModelError(RoadworthyError):

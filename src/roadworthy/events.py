@@ -15,7 +15,37 @@ from msgspec import Struct, field
 
 from roadworthy.limits import Phase
 from roadworthy.messages import JsonObject, Message, Reply, ToolResult
-from roadworthy.result import Decision, EndStatus, Reason, RunResult, WaitStatus
+from roadworthy.result import (
+    ApprovalKind,
+    Decision,
+    EndStatus,
+    Reason,
+    RunResult,
+    WaitStatus,
+)
+
+Source: TypeAlias = Literal[
+    "call",
+    "cache",
+    "repeat",
+    "reconciled",
+    "person",
+    "fallback",
+    "later",
+    "last_good",
+    "default",
+]
+_ALTERNATIVE = "/alternative/"
+
+
+def alternative_key(key: str, number: int) -> str:
+    """Where the attempts of a call's alternative stand; the first is 1."""
+    return f"{key}{_ALTERNATIVE}{number}"
+
+
+def call_key(key: str) -> str:
+    """The call that a key belongs to, be it an alternative's."""
+    return key.partition(_ALTERNATIVE)[0]
 
 
 class RunEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -155,7 +185,8 @@ class ToolIntended(RunEvent, frozen=True, kw_only=True):
 class ToolAttemptFailed(RunEvent, frozen=True, kw_only=True):
     """One attempt gave no outcome; another follows at `retry_at`, if that is set.
 
-    nanos: its declared cost. assumed: the same, when nobody knows whether it was charged.
+    nanos: its declared cost, spent in `phase`. assumed: the same, when nobody knows whether it was
+    charged. ruled_out: no attempt so far has had its effect.
     """
 
     payload = ("message",)
@@ -168,6 +199,34 @@ class ToolAttemptFailed(RunEvent, frozen=True, kw_only=True):
     retry_at: int | None = None
     nanos: int = 0
     assumed: int = 0
+    phase: Phase = "execute"
+    ruled_out: bool = False
+
+
+class ToolRungLeft(RunEvent, frozen=True, kw_only=True):
+    """A rung of a call's ladder gave no result; from here on the next one is tried.
+
+    number: its place, 0 for the tool itself. round: 1, and one more each time a person had the
+    ladder climbed again. code: why it was left, "breaker_open" when it was not even tried.
+    """
+
+    payload = ("message",)
+
+    tool: str
+    rung: Literal["tool", "alternative", "last_good"]
+    number: int
+    next: Literal["alternative", "last_good", "default", "person"]
+    code: str
+    message: str = ""
+    attempts: int = 0
+    round: int = 1
+
+
+class BreakerRefused(RunEvent, frozen=True, kw_only=True):
+    """A model was not asked, for its breaker is open until then. Microseconds UTC."""
+
+    model: str
+    until: int
 
 
 class ToolAcknowledged(RunEvent, frozen=True, kw_only=True):
@@ -198,15 +257,24 @@ class ToolOutcome(RunEvent, frozen=True, kw_only=True):
 
 
 class ToolSucceeded(ToolOutcome, frozen=True, kw_only=True):
-    """The call ran. source: how the result came about; micros: latency; nanos: declared cost of
-    the attempts that have no event of their own."""
+    """The call ran, or something stood in for it.
+
+    source: how the result came about; `last_good` and `default` are degraded answers. by: the
+    alternative that gave it. age: of a last good answer, in microseconds. micros: latency. waited:
+    microseconds of it before the tool had a place free. nanos: declared cost of the attempts that
+    have no event of their own, spent in `phase`.
+    """
 
     result_hash: str = ""
     effect: Literal["read", "write", "irreversible"] = "read"
-    source: Literal["call", "cache", "repeat", "reconciled", "person", "fallback", "later"] = "call"
+    source: Source = "call"
     attempts: int = 1
     micros: int = 0
     nanos: int = 0
+    by: str = ""
+    age: int = 0
+    waited: int = 0
+    phase: Phase = "execute"
 
 
 class ToolFailed(ToolOutcome, frozen=True, kw_only=True):
@@ -218,6 +286,8 @@ class ToolFailed(ToolOutcome, frozen=True, kw_only=True):
     attempts: int = 1
     micros: int = 0
     nanos: int = 0
+    waited: int = 0
+    phase: Phase = "execute"
 
 
 class ToolRefused(ToolOutcome, frozen=True, kw_only=True):
@@ -287,7 +357,7 @@ class ApprovalAsked(RunEvent, frozen=True, kw_only=True):
     arguments: JsonObject
     arguments_hash: str
     asks: Literal["user", "operator"]
-    kind: Literal["approval", "unknown_outcome", "version"] = "approval"
+    kind: ApprovalKind = "approval"
     reason: str = ""
     expires: int | None = None
 

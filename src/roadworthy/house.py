@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from roadworthy.agent import Agent, OnChange
+from roadworthy.breakers import Circuits
 from roadworthy.budget import Ledger
 from roadworthy.calls import ModelCalls
 from roadworthy.clock import Clock
@@ -25,7 +26,7 @@ from roadworthy.store import declarations, runs, waits
 from roadworthy.store.database import Database, Tx
 from roadworthy.store.journal import Journal
 from roadworthy.store.runs import RunRow
-from roadworthy.tool_calls import Hands, ToolCalls
+from roadworthy.tool_calls import Bulkheads, Hands, ToolCalls
 from roadworthy.tools.execution import ToolThreads
 from roadworthy.tools.outputs import OutputReader
 from roadworthy.tools.toolsets import Toolsets
@@ -46,6 +47,7 @@ class House:
     ledger: Ledger
     threads: ToolThreads
     toolsets: Toolsets
+    circuits: Circuits
     privacy: Privacy | None = None
     version: str = ""
     on_change: OnChange = "continue"
@@ -76,6 +78,13 @@ class Roster:
 
     def __init__(self, house: House) -> None:
         self._house = house
+        self._hands = Hands(
+            ledger=house.ledger,
+            threads=house.threads,
+            read=house.read,
+            circuits=house.circuits,
+            bulkheads=Bulkheads(house.threads),
+        )
         self._agents: dict[str, Agent[Any, Any]] = {}
         self._desks: dict[str, Desk] = {}
         self._declarations: dict[str, Declaration] = {}
@@ -149,9 +158,7 @@ class Roster:
             output = OutputReader(agent.output, native=agent.output_mode == "native")
         return Desk(
             agent=agent,
-            models=ModelCalls(house.ledger, house.catalog),
-            tools=ToolCalls(
-                agent, Hands(ledger=house.ledger, threads=house.threads, read=house.read)
-            ),
+            models=ModelCalls(house.ledger, house.catalog, house.circuits),
+            tools=ToolCalls(agent, self._hands),
             output=output,
         )

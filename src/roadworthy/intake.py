@@ -177,6 +177,11 @@ class Intake:
             raise RunError(f"{decision!r} is no decision: approve, edit, reject or respond.")
         if wait.kind == "version" and decision not in ("approve", "reject"):
             raise RunError("This asks whether the run goes on as declared now: approve or reject.")
+        if decision == "edit" and wait.kind == "failure":
+            raise RunError(
+                "This asks what becomes of a call that failed: approve (try it again), respond "
+                "(with its result as note=) or reject (leave it)."
+            )
         if decision == "edit" and wait.kind == "unknown_outcome":
             raise RunError(
                 "This asks whether a call happened: approve (it did not, run it), respond (it did, "

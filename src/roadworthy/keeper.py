@@ -11,9 +11,10 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
-from roadworthy.checkup import Finding, of_queue, of_store
+from roadworthy.checkup import Finding, of_breakers, of_queue, of_store
 from roadworthy.engine.inline import InlineEngine
 from roadworthy.engine.jobs import Health, Worker
 from roadworthy.errors import StoreError
@@ -28,6 +29,7 @@ from roadworthy.tool_calls.later import expire
 log = logging.getLogger("roadworthy.runtime")
 POLL_SECONDS = 0.05
 GLANCE_SECONDS = 0.1
+GOSSIP_SECONDS = 1.0
 
 
 class Keeper(ABC):
@@ -92,7 +94,8 @@ class Keeper(ABC):
     async def checkup(self) -> list[Finding]:
         """What `roadworthy doctor` tells. Raises: StoreError."""
         house = self._house
-        return [await of_store(house), *await of_queue(house, self._executor.names)]
+        queue = await of_queue(house, self._executor.names)
+        return [await of_store(house), *queue, *await of_breakers(house)]
 
     async def health(self) -> Health | None:
         """Facts about dispatch, where there is any."""
@@ -121,6 +124,10 @@ class Keeper(ABC):
                 level = logging.DEBUG  # said once, not at each round
             except Exception:  # border: housekeeping goes on, whatever one round met
                 log.exception("%s failed; it is tried again", what)
+
+    async def gossip(self) -> None:
+        """Exchange with other processes what fails at the far side. Raises: StoreError."""
+        await self._house.circuits.sync(self._house.read)
 
     async def due(self) -> None:
         """Act on the deadlines and schedules whose time has come by the injected clock."""
@@ -158,10 +165,13 @@ class FileKeeper(Keeper):
     async def open(self) -> None:
         """Take the lease if it is free and start what is unfinished."""
         self._changed = self._house.database.watch()
+        with suppress(StoreError):  # a store in trouble is somebody else's news
+            await self.gossip()  # before the first call: what is open stays open
         await self._renew()
         self._start(
             self._every(RENEW_SECONDS, "housekeeping", self._keep),
             self._every(POLL_SECONDS, "listening", self._listen),
+            self._every(GOSSIP_SECONDS, "gossip", self.gossip),
         )
 
     async def close(self, grace: float) -> None:

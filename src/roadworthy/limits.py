@@ -138,6 +138,30 @@ class Price:
         return cls(input=0, output=0)
 
 
+@spelled
+@dataclass(frozen=True, kw_only=True)
+class Breaker:
+    """When a tool or model that keeps failing is left alone for a while, in all processes.
+
+    It opens when `failures` of the last `window` seconds' calls failed at the far side (timeout,
+    lost connection, 429, 5xx), and they are at least `share` of those calls. After `cooldown`
+    seconds one call tries; as it goes, the breaker closes or stays open as long again.
+    """
+
+    failures: int = 5
+    share: float = 0.5
+    window: float = 60.0
+    cooldown: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.failures < 1:
+            raise DeclarationError("Breaker(failures=) must be at least 1.")
+        if not 0 <= self.share <= 1:
+            raise DeclarationError("Breaker(share=) is a part of all calls, from 0 to 1.")
+        if not (0 < self.window < float("inf") and 0 < self.cooldown < float("inf")):
+            raise DeclarationError("Breaker(window=, cooldown=) are in seconds, more than 0.")
+
+
 class PhaseUsage(Struct, frozen=True, kw_only=True):
     """What one phase used: tokens and nano-dollars."""
 

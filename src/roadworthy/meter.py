@@ -52,13 +52,13 @@ class Meter:
                 self.failures += event.code not in _OURS
                 self._assume(event.assumed)
             case ToolAttemptFailed():
-                self._pay(event.nanos)
+                self._pay(event.nanos, event.phase)
                 self._assume(event.assumed)
             case ToolAcknowledged():
                 self._pay(event.nanos)
             case ToolSucceeded() | ToolFailed():
                 self.tool_calls += 1
-                self._pay(event.nanos)
+                self._pay(event.nanos, event.phase)
             case _:
                 pass
 
@@ -76,11 +76,11 @@ class Meter:
             by_phase=dict(self.by_phase),
         )
 
-    def _pay(self, nanos: int) -> None:
-        """What tools cost is spent on executing."""
+    def _pay(self, nanos: int, phase: Phase = "execute") -> None:
+        """What tools cost is spent on executing, beyond the first attempt on recovering."""
         self.nanos += nanos
         if nanos:
-            self._phase("execute", nanos)
+            self._phase(phase, nanos)
 
     def _assume(self, nanos: int) -> None:
         """What nobody knows the truth of is the price of recovering."""

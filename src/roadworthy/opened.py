@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from roadworthy.agent import Agent, OnChange
+from roadworthy.breakers import Circuits
 from roadworthy.budget import Ledger
 from roadworthy.clock import Clock
 from roadworthy.context import User
@@ -82,6 +83,7 @@ class Opened:
             ledger=Ledger(self.journal, clock, budgets, busy_seconds),
             threads=self.threads,
             toolsets=Toolsets(clock, self.threads),
+            circuits=Circuits(clock, self.journal),
             privacy=privacy,
             version=version,
             on_change=on_change,

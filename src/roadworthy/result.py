@@ -67,6 +67,7 @@ closing answer is worth its price. resumable: what ended it may have been mended
 where it stood, if it has come to something (`is_resumable`). outside: no record of a step tells
 it, so a replay takes the end's word."""
 Decision: TypeAlias = Literal["approve", "edit", "reject", "respond"]
+ApprovalKind: TypeAlias = Literal["approval", "unknown_outcome", "failure", "version"]
 
 
 def is_resumable(status: str, reason: str) -> bool:
@@ -81,7 +82,9 @@ class Approval(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that waits for a person: a call, or a run whose agent changed.
 
     kind "approval": may it run? kind "unknown_outcome": did it happen? Then `approve` means "it
-    did not, run it", `respond` "it did, this is its result", `reject` "leave it". kind "version":
+    did not, run it", `respond` "it did, this is its result", `reject` "leave it". kind "failure":
+    it failed on every way it has: `approve` means "try all again", `respond` "this is its result",
+    `reject` "leave it", so that the model is told of the failure. kind "version":
     may the run go on under the agent as it is declared now? `approve` or `reject` (it stops);
     `arguments` holds what changed and which calls are pending.
     expires: microseconds since 1970 UTC, or None.
@@ -92,7 +95,7 @@ class Approval(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool: str
     arguments: JsonObject
     asks: Literal["user", "operator"] = "operator"
-    kind: Literal["approval", "unknown_outcome", "version"] = "approval"
+    kind: ApprovalKind = "approval"
     reason: str = ""
     expires: int | None = None
 

@@ -22,7 +22,8 @@ MOST_ASKED = 60.0  # of a provider that says when to come back, in seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Pauses that double from `first` to at most `most` seconds, each half to all of it."""
+    """Pauses of up to `first` seconds, a bound that doubles to at most `most`: full jitter, so that
+    those who failed together do not come back together."""
 
     first: float
     most: float
@@ -34,7 +35,7 @@ class Backoff:
         if retry_after is not None:
             return min(max(0.0, retry_after), MOST_ASKED)
         wait = min(self.first * 2 ** min(attempt - 1, 32), self.most)
-        return float(wait * (0.5 + self.random.random() / 2))
+        return float(wait * self.random.random())
 
 
 async def rest(run: Run, until: int | None) -> None:
@@ -97,14 +98,15 @@ class ModelTries:
         return max(0, most - self.used.pop(model, 0))
 
 
-def tried_before_reopening(run: Run, key: str) -> int:
-    """Attempts of a tool that count no more: a reopened run has all of them again."""
+def tried_before(run: Run, key: str, since: int) -> int:
+    """Attempts of a tool that count no more, being recorded up to `since`: a reopened run has all
+    of them again, and so has a call that a person had tried again."""
     events = run.past.attempts.get(key, ())
     tried = (
         e.attempt
         for e in events
         if isinstance(e, ToolIntended | ToolAttemptFailed)
-        if e.seq <= run.past.reopened_at
+        if e.seq <= since
     )
     return max(tried, default=0)
 

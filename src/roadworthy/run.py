@@ -132,7 +132,7 @@ class Wait:
 
     id: str
     key: str
-    kind: Literal["user", "approval", "unknown_outcome", "version", "later"]
+    kind: Literal["user", "approval", "unknown_outcome", "failure", "version", "later"]
     detail: Any
     tool: str = ""
     asks: Literal["user", "operator"] = "operator"

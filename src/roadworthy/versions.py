@@ -23,6 +23,7 @@ from roadworthy.events import (
     ToolAttemptFailed,
     ToolIntended,
     ToolOutcome,
+    call_key,
 )
 from roadworthy.limits import to_dollars
 from roadworthy.messages import JsonObject
@@ -106,15 +107,16 @@ def pending(events: Iterable[RunEvent]) -> tuple[Pending, ...]:
     """The calls that are neither done nor refused, though they were begun or a person was asked."""
     found: dict[str, Pending] = {}
     for event in events:
+        key = call_key(event.key)
         if isinstance(event, ToolIntended) and event.effect != "read":
-            found[event.key] = Pending(event.key, event.tool)
+            found[key] = Pending(key, event.tool)
         elif isinstance(event, ApprovalAsked) and event.kind == "approval":
             key = event.key.partition("/approval")[0]
             found[key] = Pending(key, event.tool)
         elif isinstance(event, ToolOutcome) or (
             isinstance(event, ToolAttemptFailed) and event.applied == "no"
         ):
-            found.pop(event.key, None)
+            found.pop(key, None)
     return tuple(found.values())
 
 

@@ -237,7 +237,7 @@ async def test_the_pause_before_a_tool_is_tried_again_outlives_the_process(tmp_p
         await rt.wait(first.run_id)
         intents = await of_kind(rt, first.run_id, ToolIntended)
     assert intents[-1].attempt == 7
-    assert intents[-1].at >= failed.retry_at >= failed.at + 3 * MICROS
+    assert intents[-1].at >= failed.retry_at >= failed.at
 
 
 @pytest.mark.requirement("CST-3", "GRD-5")
@@ -329,9 +329,11 @@ async def test_what_a_failed_tool_cost_is_settled_before_its_fallback_is_asked(
 
 
 @given(st.integers(1, 2_000), st.floats(0.01, 5), st.floats(5, 100))
-def test_pauses_grow_up_to_the_most_with_jitter(attempt: int, first: float, most: float) -> None:
+def test_pauses_stay_under_a_bound_that_doubles_up_to_the_most(
+    attempt: int, first: float, most: float
+) -> None:
     full = min(first * 2 ** min(attempt - 1, 64), most)
-    assert full / 2 <= Backoff(first=first, most=most).seconds(attempt) <= full
+    assert 0 <= Backoff(first=first, most=most).seconds(attempt) <= full
 
 
 @pytest.mark.parametrize(("said", "waited"), [(7.0, 7.0), (900.0, 60.0), (-1.0, 0.0)])

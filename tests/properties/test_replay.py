@@ -179,6 +179,7 @@ def essence(events: list[RunEvent]) -> dict[str, Any]:
                 plain.pop(name, None)
             if isinstance(event, ToolOutcome):
                 plain.pop("nanos", None)
+                plain.pop("phase", None)  # a crashed attempt is used up: the next one recovers
             found[event.key] = (type(event).__name__, plain)
     return found
 

@@ -74,7 +74,7 @@ async def test_a_budget_of_one_user_binds_ids_with_slashes(tmp_path: Path) -> No
         assert (await rt.run(desk, "x", user="org/alice")).status == "completed"
 
 
-def test_a_fallback_cannot_cost_or_need_approval() -> None:
+def test_a_fallback_cannot_need_approval() -> None:
     @tool(effect="read", approval="operator")
     def guarded(q: str) -> str:
         """Look deeper."""

@@ -181,10 +181,10 @@ async def test_whatever_a_tool_says_is_concealed(tmp_path: Path) -> None:
         saw.append(f"other {mail}")
         return f"elsewhere {mail}"
 
-    @tool(effect="read", fallback=other)
+    @tool(effect="read", fallback=other, retries=0)
     def look(mail: str) -> str:
         """Look."""
-        raise ToolError(f"{'x' * 490} {mail} is unknown")
+        raise ToolError(f"{'x' * 490} {mail} is out of reach", retry=True)
 
     @tool(effect="read", cache_ttl=60)
     def kept(mail: str) -> str:

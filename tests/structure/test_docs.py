@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import types
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -11,10 +12,12 @@ import pytest
 
 import roadworthy
 from roadworthy import result, settings, testing
+from roadworthy.agent import Tool
 from roadworthy.events import EVENT_TYPES, LiveEvent
 from roadworthy.limits import Limits, Scope, Window
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "reference.md").read_text("utf-8")
 SETTINGS = re.findall(r"^(ROADWORTHY_\w+)", settings.__doc__ or "", re.MULTILINE)
 
 NAMES = {
@@ -34,3 +37,13 @@ NAMES = {
 def test_the_reference_names_everything_users_meet(group: str) -> None:
     assert NAMES[group]
     assert not [name for name in NAMES[group] if f"`{name}`" not in PAGE]
+
+
+def test_the_example_of_the_page_on_tools_is_declared_without_objection() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "tools.md").read_text("utf-8"), re.DOTALL)
+    module = types.ModuleType("page")
+    exec(compile(code, "docs/tools.md", "exec"), module.__dict__)  # noqa: S102 - our own page
+    weather = module.__dict__["weather"]
+    assert isinstance(weather, Tool)
+    kinds = [type(rung).__name__ for rung in weather.fallback]
+    assert kinds == ["Alternative", "LastGood", "Default"]

@@ -29,6 +29,7 @@ _DECISIONS: dict[str, Decision] = _LETTERS | {word: word for word in _LETTERS.va
 _TITLES = {
     "approval": "This call waits for you:",
     "unknown_outcome": "Did this happen?",
+    "failure": "This failed. Approve to try it again, respond with its result, reject to leave it:",
     "version": "The agent changed while this was under way. Approve to go on, reject to stop.",
 }
 

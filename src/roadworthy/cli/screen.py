@@ -14,6 +14,7 @@ from rich.console import Console
 
 from roadworthy.clock import moment
 from roadworthy.events import (
+    BreakerRefused,
     Delivered,
     ModelFailed,
     RunEvent,
@@ -26,6 +27,7 @@ from roadworthy.events import (
     ToolIntended,
     ToolProgress,
     ToolRefused,
+    ToolRungLeft,
     ToolSucceeded,
 )
 from roadworthy.limits import to_dollars
@@ -157,6 +159,10 @@ class Screen:
                 self.line(f"✗ {tool}: {code.replace('_', ' ')}", "red")
             case ToolAttemptFailed(tool=tool, code=code):
                 self.line(f"✗ {tool}: {code}, trying again", "yellow")
+            case ToolRungLeft(tool=tool, code=code, next=following):
+                self.line(f"✗ {tool}: {code}, next: {following.replace('_', ' ')}", "yellow")
+            case BreakerRefused(model=model):
+                self.line(f"✗ {model}: not asked, it failed too often just now", "yellow")
             case ModelFailed(model=model, code=code, gave_up=gave_up):
                 self.line(f"✗ {model}: {code}{'' if gave_up else ', trying again'}", "yellow")
             case _:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from roadworthy.agent import Model
 from roadworthy.errors import ConfigurationError
-from roadworthy.limits import Price
+from roadworthy.limits import Breaker, Price
 from roadworthy.models.adapter import ProviderModel
 from roadworthy.models.prices import PriceBook, Rates
-from roadworthy.models.providers import ProviderOptions, open_model
+from roadworthy.models.providers import MODEL_BREAKER, ProviderOptions, open_model
 
 _MOST_OPENED = 512
 
@@ -56,7 +56,7 @@ class Catalog:
         return (self._model(wanted, tenant),)
 
     def _model(self, name: str, tenant: str) -> ProviderModel:
-        options = self._providers.get(name) or self._providers.get(name.partition(":")[0])
+        options = self._options(name)
         own = ""
         if options is not None and options.by_tenant:
             options = options.of(tenant)
@@ -85,6 +85,16 @@ class Catalog:
     def _place(self, wanted: str | Model, tenant: str) -> tuple[str, str]:
         name = wanted if isinstance(wanted, str) else wanted.name
         return name, tenant if self._by_tenant else ""
+
+    def circuit(self, model: Model, tenant: str) -> tuple[str, Breaker | None]:
+        """The breaker of a model, by a name of its own where tenants have keys of their own."""
+        options = self._options(model.name)
+        whose = f"@{tenant}" if options is not None and options.by_tenant else ""
+        breaker = MODEL_BREAKER if options is None else options.breaker
+        return f"model:{model.name}{whose}", breaker
+
+    def _options(self, name: str) -> ProviderOptions | None:
+        return self._providers.get(name) or self._providers.get(name.partition(":")[0])
 
     async def close(self) -> None:
         """Close the connections of this event loop."""

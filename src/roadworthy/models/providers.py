@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from roadworthy.errors import ConfigurationError
-from roadworthy.limits import Price
+from roadworthy.limits import Breaker, Price
 from roadworthy.models.adapter import ProviderModel
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _ENVIRONMENT = re.compile(r"`([A-Z][A-Z0-9_]{3,})`")
 _PACKAGE = re.compile(r"pydantic-ai-slim\[([a-z0-9-]+)\]")
 _BASE_URLS = ("base_url", "azure_endpoint", "api_base")
 _FORWARDS = frozenset({"litellm"})  # runs here, but passes calls on to models that cost money
+MODEL_BREAKER = Breaker(failures=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class ProviderOptions:
     api_key: one key, or one of each tenant: a mapping by tenant, or a function of it that has the
         keys at hand (asked before every call, so that a new key is used at once). A tenant
         without a key is refused, never served with another's or with the environment's.
+    breaker: when a model of it that keeps failing is left alone for a while (None: never).
+        By default at ten failures of a minute: more than two calls make by themselves.
     """
 
     base_url: str | None = None
@@ -53,6 +56,7 @@ class ProviderOptions:
     http_client: Any = field(default=None, repr=False)
     proxy: str | None = None
     price: Price | None = None
+    breaker: Breaker | None = MODEL_BREAKER
 
     @property
     def by_tenant(self) -> bool:

@@ -104,7 +104,7 @@ wait = Table(
     Column("id", Text, primary_key=True),
     Column("run_id", Text, nullable=False),
     Column("key", Text, nullable=False),
-    Column("kind", Text, nullable=False),  # user | approval | unknown_outcome | version | later
+    Column("kind", Text, nullable=False),  # as `Wait.kind`
     Column("tool", Text, nullable=False),
     Column("asks", Text, nullable=False),
     Column("detail", Text, nullable=False),  # payload id of the question or the arguments
@@ -178,6 +178,19 @@ tool_cache = Table(
     Column("key", Text, primary_key=True),
     Column("result", Text, nullable=False),  # payload id
     Column("expires", BigInteger, nullable=False),
+    Column("kept_at", BigInteger, nullable=False, server_default="0"),
+)
+
+breaker = Table(
+    "breaker",
+    metadata,
+    Column("name", Text, primary_key=True),  # tool:... | model:...
+    Column("holder", Text, primary_key=True),  # "": the verdict of all; else one process's counts
+    Column("until", BigInteger, nullable=False),
+    Column("probing_until", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("calls", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 schedule = Table(

@@ -2,8 +2,9 @@
 
 from roadworthy.tool_calls.absent import absent
 from roadworthy.tool_calls.approval import decided, wait_id
+from roadworthy.tool_calls.bulkhead import Bulkheads
 from roadworthy.tool_calls.cache import forget_expired
-from roadworthy.tool_calls.call import Hands
+from roadworthy.tool_calls.hands import Hands
 from roadworthy.tool_calls.later import wait_row
 from roadworthy.tool_calls.plan import ASK_USER, ESCALATE, may_ask
 from roadworthy.tool_calls.turn import Carried, ToolCalls, watch
@@ -11,6 +12,7 @@ from roadworthy.tool_calls.turn import Carried, ToolCalls, watch
 __all__ = [
     "ASK_USER",
     "ESCALATE",
+    "Bulkheads",
     "Carried",
     "Hands",
     "ToolCalls",

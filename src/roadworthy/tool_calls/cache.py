@@ -1,12 +1,14 @@
-"""Results of reads that declare `cache_ttl`, kept in the store for so long.
+"""Results of reads that declare `cache_ttl` or a `LastGood`, kept in the store for so long.
 
-`call` asks before it executes and keeps what succeeded. Invariant: a result is reused only for the
-same tool, schema and arguments, of the same user of the same tenant.
+`call` asks before it executes and keeps what succeeded, `ladder` asks when all else failed.
+Invariant: a result is used again only for the same tool, schema and arguments, of the same user of
+the same tenant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -25,15 +27,15 @@ T = TypeVar("T")
 
 _P = bindparam
 _FIND = Statement(
-    select(s.payload.c.data)
+    select(s.payload.c.data, s.tool_cache.c.kept_at)
     .join(s.tool_cache, s.tool_cache.c.result == s.payload.c.id)
-    .where(s.tool_cache.c.key == _P("cache_key"), s.tool_cache.c.expires > _P("now"))
+    .where(s.tool_cache.c.key == _P("cache_key"), s.tool_cache.c.kept_at > _P("since"))
 )
 _new = upsert(s.tool_cache)
 _KEEP = Statement(
     _new.on_conflict_do_update(
         index_elements=["key"],
-        set_={"result": _new.excluded.result, "expires": _new.excluded.expires},
+        set_={name: _new.excluded[name] for name in ("result", "expires", "kept_at")},
     )
 )
 _FORGET = Statement(delete(s.tool_cache).where(s.tool_cache.c.expires <= _P("now")))
@@ -47,27 +49,34 @@ class Reader(Protocol):
         ...
 
 
-async def find(read: Reader, run: Run, planned: Planned) -> Rendered | None:
-    """The result kept for this call, unless it is too old or was erased."""
+@dataclass(frozen=True)
+class Kept:
+    """A kept result. age: microseconds."""
+
+    shown: Rendered
+    age: int
+
+
+async def find(read: Reader, run: Run, planned: Planned, seconds: float) -> Kept | None:
+    """The result kept for this call, unless it is older than so many seconds or was erased."""
     key, now = _key(run, planned), run.clock.now()
-    row = await read(lambda tx: tx.one(_FIND, cache_key=key, now=now))
+    since = now - int(seconds * MICROS)
+    row = await read(lambda tx: tx.one(_FIND, cache_key=key, since=since))
     if row is None or row[0] is None:
         return None
     kept = msgspec.json.decode(row[0], type=ToolResult)
-    return Rendered(kept.content, kept.files)
+    return Kept(Rendered(kept.content, kept.files), max(0, now - row[1]))
 
 
-def keep(tx: Tx, run: Run, planned: Planned, shown: Rendered) -> None:
-    """Keep a result for as long as its tool declares."""
-    ttl = planned.tool.cache_ttl
-    if ttl is None:
-        return
+def keep(tx: Tx, run: Run, planned: Planned, shown: Rendered, seconds: float) -> None:
+    """Keep a result for so long."""
     kept = ToolResult(
         tool=planned.tool.name, call_id="", content=shown.text, files=tuple(shown.files)
     )
     address = payloads.keep(tx, msgspec.json.encode(kept), run.position.seal)
-    expires = run.clock.now() + int(ttl * MICROS)
-    tx.run(_KEEP, key=_key(run, planned), result=address, expires=expires)
+    now = run.clock.now()
+    expires = now + int(seconds * MICROS)
+    tx.run(_KEEP, key=_key(run, planned), result=address, expires=expires, kept_at=now)
 
 
 def forget_expired(tx: Tx, now: int) -> None:

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from roadworthy.events import ToolFailed, ToolIntended, ToolOutcome, ToolRefused, ToolSucceeded
+from roadworthy.events import (
+    ToolFailed,
+    ToolIntended,
+    ToolOutcome,
+    ToolRefused,
+    ToolSucceeded,
+    call_key,
+)
 from roadworthy.messages import ToolResult, ToolStatus
 from roadworthy.run import Done, Run, Suspend
 from roadworthy.tool_calls.approval import unknown_outcome, wait_id
@@ -50,9 +57,14 @@ def answer_to_changed(run: Run, intent: ToolIntended, planned: Planned) -> Mappi
 
 def orphan(run: Run, refused: ToolRefused) -> ToolIntended | None:
     """The intent of a call that cannot even be planned now, if it had begun to change things."""
-    intent = run.open_intent(refused.key)
-    changes = isinstance(intent, ToolIntended) and intent.effect != "read"
-    return intent if changes and refused.key not in run.past.outcomes else None  # type: ignore[return-value]
+    if refused.key in run.past.outcomes:
+        return None
+    for key in run.past.attempts:
+        if call_key(key) == refused.key:
+            intent = run.open_intent(key)
+            if isinstance(intent, ToolIntended) and intent.effect != "read":
+                return intent
+    return None
 
 
 async def settled(run: Run, intent: ToolIntended, refused: ToolRefused) -> Done[ToolOutcome]:
@@ -64,7 +76,7 @@ async def settled(run: Run, intent: ToolIntended, refused: ToolRefused) -> Done[
         raise Suspend([wait])
     by, note = answer.get("by", ""), answer.get("note", "")
     common: dict[str, Any] = {
-        "key": intent.key,
+        "key": refused.key,
         "tool": intent.tool,
         "arguments": intent.arguments,
         "arguments_hash": intent.arguments_hash,

@@ -6,7 +6,7 @@ is concealed, whole before it is cut; only its typed values, which are never sto
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from sys import maxsize
 from typing import Any
@@ -40,16 +40,22 @@ async def attempt(
     tool: Tool[Any],
     context: RunContext[Any],
     values: Mapping[str, Any],
+    left: Callable[[], None] | None = None,
 ) -> object:
     """One try, as `execution.attempt`; with a privacy its result is rendered and concealed."""
     if not run.veil.on:
-        return await execution.attempt(threads, tool, context, values)
+        return await execution.attempt(threads, tool, context, values, left)
     try:
-        return await _concealed(run, tool, await execution.attempt(threads, tool, context, values))
+        value = await execution.attempt(threads, tool, context, values, left)
+        return await _concealed(run, tool, value)
     except AttemptFailed as error:
-        said = await _said(run, error)
         raise AttemptFailed(
-            error.code, said, applied=error.applied, transient=error.transient
+            error.code,
+            await _said(run, error),
+            applied=error.applied,
+            transient=error.transient,
+            far_side=error.far_side,
+            retry_after=error.retry_after,
         ) from None
 
 

@@ -24,7 +24,9 @@ from roadworthy.guardrails.loops import LoopGuard
 from roadworthy.messages import File, Message, ToolCall, ToolResult
 from roadworthy.run import Done, Run, Stop, Suspend, Wait
 from roadworthy.tool_calls.approval import approval, asked_before, asks_whom, wait_id
-from roadworthy.tool_calls.call import Hands, assume_open, perform
+from roadworthy.tool_calls.charge import assume_open
+from roadworthy.tool_calls.hands import Hands
+from roadworthy.tool_calls.ladder import perform, visit
 from roadworthy.tool_calls.orphan import orphan, settled
 from roadworthy.tool_calls.plan import ASK_USER, Planned, may_ask, plan
 from roadworthy.tool_calls.private import check
@@ -272,7 +274,7 @@ class _Turn:
         async def effect() -> Done[ToolOutcome]:
             if intent is None:
                 return Done(planned)
-            await assume_open(run, planned.key)
+            await assume_open(run, intent.key)
             return await settled(run, intent, planned)
 
         try:
@@ -300,6 +302,7 @@ class _Turn:
 
     async def _perform(self, planned: Planned) -> ToolOutcome:
         done_before = self._repeats(planned)
+        visit(self.run, planned)
 
         async def effect() -> Done[ToolOutcome]:
             if done_before is not None:

@@ -3,7 +3,8 @@
 Invariant: only declared tools, with arguments that fit, ever execute.
 """
 
-from roadworthy.agent import ArgumentReader, Tool, Toolset
+from roadworthy.agent import Alternative, ArgumentReader, AskPerson, Default, LastGood, Tool, Toolset
+from roadworthy.limits import Breaker
 from roadworthy.tools.arguments import MAX_BYTES, MAX_DEPTH, HintReader, SchemaReader
 from roadworthy.tools.declare import RESERVED, tool, tool_from_schema
 from roadworthy.tools.registry import Accepted, ReasonCode, Refused, Registry, argument_hash
@@ -16,8 +17,13 @@ __all__ = [
     "MAX_TEXT",
     "RESERVED",
     "Accepted",
+    "Alternative",
     "ArgumentReader",
+    "AskPerson",
+    "Breaker",
+    "Default",
     "HintReader",
+    "LastGood",
     "ReasonCode",
     "Refused",
     "Registry",

@@ -10,15 +10,17 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from roadworthy.agent import Asks, Effect, Severity, Tool
 from roadworthy.context import RunContext
 from roadworthy.errors import DeclarationError
-from roadworthy.limits import Dollars, to_nanos
+from roadworthy.limits import Breaker, Dollars, to_nanos
 from roadworthy.messages import JsonObject, ToolCall
 from roadworthy.spelling import spelled
 from roadworthy.tools.arguments import SchemaReader
+from roadworthy.tools.fallbacks import Fallback, rungs, wrong_fallback
 from roadworthy.tools.schemas import closed, everywhere
 from roadworthy.tools.signatures import read_signature
 
@@ -30,6 +32,7 @@ Available = Callable[[RunContext[Any]], bool]
 
 RESERVED = frozenset({"ask_user", "escalate", "final_answer"})
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_BREAKER = Breaker()
 _FOREIGN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
 
 
@@ -57,7 +60,9 @@ def tool(
     reconcile: Callable[..., Any] | None = None,
     cost: Dollars = 0,
     cache_ttl: float | None = None,
-    fallback: Tool[Any] | None = None,
+    fallback: Fallback | None = None,
+    breaker: Breaker | None = _BREAKER,
+    concurrency: int | None = None,
     severity: Severity = "low",
     idempotent_by_nature: bool = False,
     repeatable: bool = False,
@@ -79,7 +84,9 @@ def tool(  # noqa: PLR0913 - a declaration
     reconcile: Callable[..., Any] | None = None,
     cost: Dollars = 0,
     cache_ttl: float | None = None,
-    fallback: Tool[Any] | None = None,
+    fallback: Fallback | None = None,
+    breaker: Breaker | None = _BREAKER,
+    concurrency: int | None = None,
     severity: Severity = "low",
     idempotent_by_nature: bool = False,
     repeatable: bool = False,
@@ -97,7 +104,9 @@ def tool(  # noqa: PLR0913 - a declaration
     approval: who agrees first, "user" or "operator", or a function of run and call that says.
     reconcile: asked after an unknown outcome: ("applied", result), "not_applied" or "unknown".
     cost: dollars of one attempt. cache_ttl: seconds a read's result may be reused.
-    fallback: another read tool with the same parameters, used when this one fails.
+    fallback: what is tried when it failed for good, in order: other tools, LastGood, Default,
+    AskPerson (docs/tools.md). breaker: when it is left alone for a while (None: never).
+    concurrency: calls at once in a process; None: a quarter of the threads, if it needs one.
     severity: how bad a wrong call is. idempotent_by_nature: repeating is harmless without a key.
     repeatable: equal calls may succeed more than once. polling: equal calls are no loop.
     later: it only begins something; `rt.deliver(run.key, result)` brings the result, from anywhere,
@@ -116,7 +125,9 @@ def tool(  # noqa: PLR0913 - a declaration
         reconcile=reconcile,
         cost_nanos=to_nanos(cost),
         cache_ttl=cache_ttl,
-        fallback=fallback,
+        fallback=rungs(fallback),
+        breaker=_breaker(breaker, retries),
+        concurrency=concurrency,
         severity=severity,
         idempotent=idempotent_by_nature,
         repeatable=repeatable,
@@ -157,6 +168,9 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
     approval: Approval | None = None,
     reconcile: Callable[..., Any] | None = None,
     cost: Dollars = 0,
+    fallback: Fallback | None = None,
+    breaker: Breaker | None = _BREAKER,
+    concurrency: int | None = None,
     severity: Severity = "low",
     idempotent_by_nature: bool = False,
     repeatable: bool = False,
@@ -189,6 +203,9 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
             approval=approval,
             reconcile=reconcile,
             cost_nanos=to_nanos(cost),
+            fallback=rungs(fallback),
+            breaker=_breaker(breaker, retries),
+            concurrency=concurrency,
             severity=severity,
             idempotent=idempotent_by_nature,
             repeatable=repeatable,
@@ -196,6 +213,12 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
         ),
         _FOREIGN_NAME,
     )
+
+
+def _breaker(declared: Breaker | None, retries: int) -> Breaker | None:
+    """As declared; else one that no single call opens by its own attempts."""
+    own = replace(_BREAKER, failures=max(_BREAKER.failures, max(0, retries) + 2))
+    return own if declared is _BREAKER else declared
 
 
 def _hinted_context(function: Callable[..., Any]) -> bool:
@@ -215,6 +238,7 @@ def _checked(made: Tool[Any], names: re.Pattern[str]) -> Tool[Any]:
         or _wrong_effect(made)
         or _wrong_later(made)
         or _wrong_available(made)
+        or wrong_fallback(made)
     )
     if wrong:
         raise DeclarationError(f"Tool {made.name!r}: {wrong}")
@@ -234,8 +258,14 @@ def _wrong_number(made: Tool[Any]) -> str | None:
         return "timeout= is in seconds and must be more than 0 (None: the agent's limit)."
     if made.retries < 0:
         return "retries= must not be negative; 0 means one attempt."
+    if made.concurrency is not None and made.concurrency < 1:
+        return "concurrency= must be at least 1 (None: as many as its threads allow)."
     if made.cost_nanos < 0:
         return "cost= is in dollars and must not be negative."
+    return _wrong_span(made)
+
+
+def _wrong_span(made: Tool[Any]) -> str | None:
     if not 0 < made.later_seconds < float("inf"):
         return "later_seconds= is in seconds and must be more than 0."
     if made.cache_ttl is not None and not made.cache_ttl > 0:
@@ -255,9 +285,8 @@ def _wrong_effect(made: Tool[Any]) -> str | None:
         return f'effect={made.effect!r} is none of "read", "write", "irreversible".'
     if made.effect == "read":
         return _wrong_read(made)
-    if made.cache_ttl is not None or made.fallback is not None:
-        option = "fallback" if made.cache_ttl is None else "cache_ttl"
-        return f'{option}= needs effect="read": an effect is neither cached nor done elsewhere.'
+    if made.cache_ttl is not None:
+        return 'cache_ttl= needs effect="read": the result of an effect is never reused.'
     if made.effect == "write" and not (made.takes_context or made.idempotent):
         return (
             'effect="write" promises that repeating does no harm. Take run: RunContext and pass '
@@ -288,14 +317,4 @@ def _wrong_available(made: Tool[Any]) -> str | None:
 def _wrong_read(made: Tool[Any]) -> str | None:
     if made.reconcile is not None:
         return 'reconcile= is for effects; a tool with effect="read" has none to look up.'
-    other: object = made.fallback
-    if other is None:
-        return None
-    if not (isinstance(other, Tool) and other.effect == "read"):
-        return 'fallback= must be a tool with effect="read".'
-    if other.approval is not None or other.cost_nanos:
-        return f"its fallback {other.name!r} must need no approval and cost nothing."
-    ours, theirs = made.parameters.get("properties", {}), other.parameters.get("properties", {})
-    if set(ours) - set(theirs) or set(other.parameters.get("required", ())) - set(ours):
-        return f"its fallback {other.name!r} must take the same parameters."
     return None

@@ -97,12 +97,14 @@ class _Teller:
 
     def step(self, event: e.RunEvent, kind: Kind, title: str, began: int | None = None) -> Step:
         """The step of this event's key, begun now unless it is known."""
-        known = self._by_key.get((event.key, kind))
+        key = e.call_key(event.key)  # an alternative is a part of its call
+        known = self._by_key.get((key, kind))
         if known is None:
             known = self.note(event, kind, title, "open")
             known.began = event.at if began is None else began
             known.ended = None
-            self._by_key[event.key, kind] = known
+            known.key = key
+            self._by_key[key, kind] = known
         return known
 
     def close(self, step: Step, event: e.RunEvent, state: State, cost: int = 0) -> None:
@@ -203,6 +205,17 @@ def _attempt_failed(t: _Teller, event: e.ToolAttemptFailed) -> None:
     t.assume(step, event.assumed)
 
 
+def _rung_left(t: _Teller, event: e.ToolRungLeft) -> None:
+    step = t.step(event, "tool", event.tool)
+    after = f" after {event.attempts} attempts" if event.attempts > 1 else ""
+    step.troubles.append(f"{event.tool} given up{after} ({event.code}); next: {event.next}")
+
+
+def _breaker(t: _Teller, event: e.BreakerRefused) -> None:
+    step = t.step(event, "model", event.model)
+    step.troubles.append(f"{event.model} not asked: its breaker is open")
+
+
 def _acknowledged(t: _Teller, event: e.ToolAcknowledged) -> None:
     step = t.step(event, "tool", event.tool)
     step.state = "waiting"
@@ -219,8 +232,8 @@ def _outcome(t: _Teller, event: e.ToolOutcome) -> None:
         "result": event.result.content,
         "files": plain_json(event.result.files),
     }
-    for name in ("effect", "source", "code"):
-        if getattr(event, name, None) is not None:
+    for name in ("effect", "source", "code", "by", "age", "waited"):
+        if getattr(event, name, None):
             step.detail[name] = getattr(event, name)
     states: Mapping[type, State] = {e.ToolSucceeded: "ok", e.ToolFailed: "error"}
     t.close(step, event, states.get(type(event), "refused"), getattr(event, "nanos", 0))
@@ -324,6 +337,8 @@ _TELLERS: Mapping[type[e.RunEvent], Callable[[_Teller, Any], None]] = {
     e.DecisionMade: _decided,
     e.ToolIntended: _intended,
     e.ToolAttemptFailed: _attempt_failed,
+    e.ToolRungLeft: _rung_left,
+    e.BreakerRefused: _breaker,
     e.ToolAcknowledged: _acknowledged,
     e.ToolOutcome: _outcome,
     e.BudgetRefused: _refused_money,

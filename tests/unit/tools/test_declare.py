@@ -14,7 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from roadworthy.agent import Tool
 from roadworthy.context import RunContext, User
 from roadworthy.errors import DeclarationError
-from roadworthy.tools import HintReader, tool, tool_from_schema
+from roadworthy.tools import (
+    Alternative,
+    AskPerson,
+    Default,
+    HintReader,
+    LastGood,
+    tool,
+    tool_from_schema,
+)
 
 
 class Shop:
@@ -219,7 +227,15 @@ def other(y: int) -> int:
     return y
 
 
+def words(text: str) -> str:
+    """A third one."""
+    return text
+
+
 READ: dict[str, Any] = {"effect": "read"}
+OTHER = tool(effect="read")(other)
+WORDS = tool(effect="read")(words)
+SPARE = tool(effect="read", name="spare")(one)
 
 
 @pytest.mark.parametrize(
@@ -232,10 +248,24 @@ READ: dict[str, Any] = {"effect": "read"}
         ({"cost": "many"}, "no amount of dollars"),
         ({"cache_ttl": 60}, 'cache_ttl= needs effect="read"'),
         ({**READ, "cache_ttl": 0}, "cache_ttl= is in seconds"),
-        ({"fallback": tool(effect="read")(one)}, 'fallback= needs effect="read"'),
-        ({**READ, "fallback": tool(one)}, 'fallback= must be a tool with effect="read"'),
-        ({**READ, "fallback": one}, 'fallback= must be a tool with effect="read"'),
-        ({**READ, "fallback": tool(effect="read")(other)}, "must take the same parameters"),
+        ({"fallback": tool(effect="read")(other)}, "must read where it reads"),
+        ({**READ, "fallback": tool(other)}, "must read where it reads"),
+        ({**READ, "fallback": tool(effect="read")(one)}, "another name"),
+        ({**READ, "fallback": one}, "is no tool, Alternative"),
+        ({**READ, "fallback": tool(effect="read")(other)}, "gets no 'y'"),
+        ({**READ, "fallback": Alternative(OTHER, arguments={"y": "z"})}, "does not exist"),
+        ({**READ, "fallback": Alternative(OTHER, fixed={"y": 1})}, "has no place for 'x'"),
+        ({**READ, "fallback": Alternative(OTHER, fixed={"z": 1})}, "no parameter 'z'"),
+        ({**READ, "fallback": Alternative(WORDS, arguments={"text": "x"})}, "another type"),
+        ({**READ, "fallback": [Default(1), LastGood(60)]}, "from best to last"),
+        ({**READ, "fallback": [LastGood(60), LastGood(90)]}, "from best to last"),
+        ({**READ, "fallback": [Default(1), AskPerson()]}, "ends with Default or with AskPerson"),
+        ({**READ, "fallback": LastGood(0)}, "more than 0"),
+        ({**READ, "fallback": Default(b"x")}, "cannot be shown"),
+        ({"fallback": Default("done")}, "would claim an effect"),
+        ({"fallback": LastGood(60)}, "would claim an effect"),
+        ({**READ, "fallback": AskPerson("boss")}, "AskPerson"),  # type: ignore[arg-type]
+        ({**READ, "concurrency": 0}, "concurrency= must be at least 1"),
         ({**READ, "reconcile": one}, "reconcile= is for effects"),
         ({"name": "ask_user"}, "belongs to the runtime"),
         ({"name": "final_answer"}, "belongs to the runtime"),
@@ -252,13 +282,12 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], said: s
 
 def test_options_that_make_sense() -> None:
     made = tool(
-        effect="read", timeout=5, retries=0, approval="operator", cost="0.01", cache_ttl=60,
-        fallback=tool(effect="read", name="spare")(one), severity="high", name="first",
+        effect="read", timeout=5, retries=0, cost="0.01", cache_ttl=60,
+        fallback=SPARE, severity="high", name="first",
         repeatable=True, polling=True,
     )(one)  # fmt: skip
     assert (made.name, made.timeout, made.retries, made.cost_nanos) == ("first", 5, 0, 10_000_000)
-    assert made.fallback is not None
-    assert made.fallback.name == "spare"
+    assert made.fallback == (Alternative(SPARE),)
 
 
 def undocumented(x: int) -> int:

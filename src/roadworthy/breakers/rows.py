@@ -1,0 +1,95 @@
+"""The shared rows of breakers: who is open until when, who probes, and what failed where.
+
+`circuits` calls it in units. Invariant: of all processes, one probes at a time, by one conditional
+change; there are no rows while all is well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, delete, select, update
+
+from roadworthy.store.database import Statement, Tx, upsert
+from roadworthy.store.schema import breaker as t
+
+VERDICT = ""
+"""The holder of a row that says a breaker is open; the other rows are processes' counts."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """until: open until then, or how long the counts are worth anything. Microseconds UTC."""
+
+    name: str
+    holder: str
+    until: int
+    probing_until: int
+    failures: int
+    calls: int
+
+
+_P = bindparam
+_COLUMNS = tuple(Row.__dataclass_fields__)
+_ALL = Statement(select(*(t.c[name] for name in _COLUMNS)))
+_OF_VERDICT = (t.c.name == _P("of_name"), t.c.holder == VERDICT)
+_ONE = Statement(select(*(t.c[name] for name in _COLUMNS)).where(*_OF_VERDICT))
+_new = upsert(t)
+_PUT = Statement(
+    _new.on_conflict_do_update(
+        index_elements=["name", "holder"],
+        set_={n: _new.excluded[n] for n in ("until", "probing_until", "failures", "calls")},
+    )
+)
+_CLAIM = Statement(
+    update(t)
+    .where(*_OF_VERDICT, t.c.until <= _P("now"), t.c.probing_until <= _P("now"))
+    .values(probing_until=_P("lease"))
+)
+_UNCLAIM = Statement(update(t).where(*_OF_VERDICT).values(probing_until=0))
+_CLOSE = Statement(delete(t).where(t.c.name == _P("of_name")))
+_FORGET = Statement(delete(t).where(t.c.name == _P("of_name"), t.c.holder == _P("of_holder")))
+_SWEEP = Statement(delete(t).where(t.c.until <= _P("before"), t.c.probing_until <= _P("before")))
+
+
+def every(tx: Tx) -> list[Row]:
+    """All rows."""
+    return [Row(*row) for row in tx.rows(_ALL)]
+
+
+def opened(tx: Tx, name: str, until: int) -> None:
+    """Open a breaker for all; what led to it is over."""
+    tx.run(_CLOSE, of_name=name)
+    tx.run(_PUT, name=name, holder=VERDICT, until=until, probing_until=0, failures=0, calls=0)
+
+
+def closed(tx: Tx, name: str) -> None:
+    """Close a breaker for all."""
+    tx.run(_CLOSE, of_name=name)
+
+
+def claim(tx: Tx, name: str, now: int, lease: int) -> tuple[bool, Row | None]:
+    """Become the one that probes, until `lease`. (whether, how it stands; None: it is closed)"""
+    taken = tx.run(_CLAIM, of_name=name, now=now, lease=lease)
+    row = tx.one(_ONE, of_name=name)
+    return bool(taken), None if row is None else Row(*row)
+
+
+def unclaim(tx: Tx, name: str) -> None:
+    """The probe came to nothing: somebody else may try."""
+    tx.run(_UNCLAIM, of_name=name)
+
+
+def tell(tx: Tx, row: Row) -> None:
+    """What failed in one process."""
+    tx.run(_PUT, **{name: getattr(row, name) for name in _COLUMNS})
+
+
+def forget(tx: Tx, name: str, holder: str) -> None:
+    """Nothing fails there any more."""
+    tx.run(_FORGET, of_name=name, of_holder=holder)
+
+
+def sweep(tx: Tx, before: int) -> None:
+    """Drop what nobody has touched for long: of processes that are gone, of tools that are."""
+    tx.run(_SWEEP, before=before)
