@@ -20,7 +20,13 @@ from roadworthy.breakers import Admission, Circuits, Ended
 from roadworthy.budget import Account, Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
 from roadworthy.clock import MICROS
 from roadworthy.deadline import in_time
-from roadworthy.errors import ModelError, ModelInterrupted, ModelOutcomeUnknown, ModelRejected, ModelUnavailable
+from roadworthy.errors import (
+    ModelError,
+    ModelInterrupted,
+    ModelOutcomeUnknown,
+    ModelRejected,
+    ModelUnavailable,
+)
 from roadworthy.events import (
     BreakerRefused,
     BudgetRefused,

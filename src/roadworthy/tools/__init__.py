@@ -3,7 +3,15 @@
 Invariant: only declared tools, with arguments that fit, ever execute.
 """
 
-from roadworthy.agent import Alternative, ArgumentReader, AskPerson, Default, LastGood, Tool, Toolset
+from roadworthy.agent import (
+    Alternative,
+    ArgumentReader,
+    AskPerson,
+    Default,
+    LastGood,
+    Tool,
+    Toolset,
+)
 from roadworthy.limits import Breaker
 from roadworthy.tools.arguments import MAX_BYTES, MAX_DEPTH, HintReader, SchemaReader
 from roadworthy.tools.declare import RESERVED, tool, tool_from_schema

@@ -116,26 +116,12 @@ def tool(  # noqa: PLR0913 - a declaration
     """
 
     make = functools.partial(
-        _made,
-        name=name,
-        effect=effect,
-        timeout=timeout,
-        retries=retries,
-        approval=approval,
-        reconcile=reconcile,
-        cost_nanos=to_nanos(cost),
-        cache_ttl=cache_ttl,
-        fallback=rungs(fallback),
-        breaker=_breaker(breaker, retries),
-        concurrency=concurrency,
-        severity=severity,
-        idempotent=idempotent_by_nature,
-        repeatable=repeatable,
-        polling=polling,
-        later=later,
-        later_seconds=later_seconds,
-        available=available,
-    )
+        _made, name=name, effect=effect, timeout=timeout, retries=retries, approval=approval,
+        reconcile=reconcile, cost_nanos=to_nanos(cost), cache_ttl=cache_ttl,
+        fallback=rungs(fallback), breaker=_breaker(breaker, retries), concurrency=concurrency,
+        severity=severity, idempotent=idempotent_by_nature, repeatable=repeatable,
+        polling=polling, later=later, later_seconds=later_seconds, available=available,
+    )  # fmt: skip
     return make if function is None else make(function)
 
 
