@@ -31,14 +31,16 @@ from roadworthy.messages import (
     ToolCall,
     ToolSpec,
 )
+from roadworthy.rules import Rule, Rulebook, Unproven
+from roadworthy.ruling import check_rules
 from roadworthy.spelling import spelled
+from roadworthy.standins import AskPerson, Asks, Default, LastGood
 
 Deps = TypeVar("Deps", default=None)
 Output = TypeVar("Output", default=str)
 
 Effect: TypeAlias = Literal["read", "write", "irreversible"]
 Severity: TypeAlias = Literal["low", "medium", "high", "critical"]
-Asks: TypeAlias = Literal["user", "operator"]
 OnChange: TypeAlias = Literal["continue", "drain", "ask"]
 Reconciled: TypeAlias = "tuple[Literal['applied'], Any] | Literal['not_applied', 'unknown']"
 
@@ -130,6 +132,11 @@ class Tool(Generic[Deps]):
         return f"{self.name}:{qualname(self.function)}"
 
     @property
+    def alternatives(self) -> list[Tool[Deps]]:
+        """The tools that are tried when this one fails."""
+        return [rung.tool for rung in self.fallback if isinstance(rung, Alternative)]
+
+    @property
     def spec(self) -> ToolSpec:
         """The tool as a model sees it."""
         return ToolSpec(name=self.name, description=self.description, parameters=self.parameters)
@@ -211,40 +218,6 @@ class Alternative(Generic[Deps]):
         }
 
 
-@dataclass(frozen=True)
-class LastGood:
-    """A rung of `fallback=`: the result of the last equal call that succeeded, at most `seconds`
-    old. The model is told that it is, and how old."""
-
-    seconds: float
-
-    def declared(self) -> JsonObject:
-        """As data."""
-        return {"last_good": self.seconds}
-
-
-@dataclass(frozen=True)
-class Default:
-    """A rung of `fallback=`: an answer that is better than none. The model is told what it is."""
-
-    value: Any
-
-    def declared(self) -> JsonObject:
-        """As data."""
-        return {"default": repr(self.value)}
-
-
-@dataclass(frozen=True)
-class AskPerson:
-    """A rung of `fallback=`: a person gives the result, has all tried again, or leaves it."""
-
-    asks: Asks = "operator"
-
-    def declared(self) -> JsonObject:
-        """As data."""
-        return {"asks": self.asks}
-
-
 Rung: TypeAlias = Alternative[Deps] | LastGood | Default | AskPerson
 
 
@@ -302,7 +275,8 @@ class Agent(Generic[Deps, Output]):
     of the RunContext, joined in order, recorded once a turn; put what varies last. deps: async
     context manager opened per run segment. output: type of the final answer (None: text);
     output_mode "native" uses the provider's structured output, "tool" works everywhere.
-    may: control tools the model is offered (`ask_user` needs a conversation).
+    may: control tools the model is offered (`ask_user` needs a conversation). rules: of
+    `roadworthy.tools`, such as `requires(refund, find_order)`: held to before any call executes.
     version: of the code behind it, as you count; recorded with the other parts of a declaration.
     on_change: what a run in flight does when its agent is declared otherwise than when it began:
     "continue", "drain" (left to a process that has the old one) or "ask" (a person); None: as the
@@ -327,6 +301,7 @@ class Agent(Generic[Deps, Output]):
     may: Sequence[Control] = ("ask_user", "escalate")
     version: str = ""
     on_change: OnChange | None = None
+    rules: Sequence[Rule] = ()
 
     def __post_init__(self) -> None:
         _check_name("Agent", self.name)
@@ -338,6 +313,7 @@ class Agent(Generic[Deps, Output]):
         check_on_change(f"Agent {self.name!r}", self.on_change)
         _check_deps(self)
         _check_tools(self)
+        _check_rules(self)
         for guard in self.guardrails:
             if not isinstance(guard, Guardrail):
                 raise DeclarationError(
@@ -360,6 +336,11 @@ class Agent(Generic[Deps, Output]):
         """The tools that are not there in every turn."""
         return tuple(tool for tool in self.toolbelt.values() if tool.available is not None)
 
+    @functools.cached_property
+    def rulebook(self) -> Rulebook:
+        """The rules by tool."""
+        return Rulebook(self.rules)
+
     @property
     def texts(self) -> tuple[Instruction, ...]:
         """The instructions as a sequence."""
@@ -369,6 +350,7 @@ class Agent(Generic[Deps, Output]):
     def declared(self) -> JsonObject:
         """What a run in flight depends on, as data. Functions and types appear by name."""
         unopened = {"toolsets": [each.name for each in self.toolsets]} if self.toolsets else {}
+        ruled = {"rules": [str(rule) for rule in self.rules]} if self.rules else {}
         return {
             "name": self.name,
             "version": self.version,
@@ -385,6 +367,7 @@ class Agent(Generic[Deps, Output]):
             ],
             "may": sorted(self.may),
             **unopened,
+            **ruled,
         }
 
 
@@ -453,6 +436,26 @@ def _check_tools(agent: Agent[Any, Any]) -> None:
             f"Agent {agent.name!r} has {count} tools; above {MOST_TOOLS} models pick wrongly. "
             "Split it into specialists, or take fewer of a toolset with only=."
         )
+
+
+def _check_rules(agent: Agent[Any, Any]) -> None:
+    """A rule may name a tool that comes with a toolset; it is looked at again when that is open."""
+    if not agent.rules:
+        return
+    unfinished = agent.toolsets or isinstance(agent.rules, Unproven)
+    schemas = {name: tool.parameters for name, tool in agent.toolbelt.items()}
+    try:
+        check_rules(agent.rules, schemas, complete=not unfinished)
+    except DeclarationError as error:
+        raise DeclarationError(f"Agent {agent.name!r}: {error}") from None
+    for tool in agent.toolbelt.values():
+        for other in tool.alternatives:
+            if agent.rulebook.governs(other.name):
+                raise DeclarationError(
+                    f"Agent {agent.name!r}: {other.name!r} has rules, and stands in for "
+                    f"{tool.name!r} when that fails, past them. Use another fallback, or another "
+                    "tool for that."
+                )
 
 
 def _tool_name(agent: Agent[Any, Any], tool: object) -> str:

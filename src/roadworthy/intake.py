@@ -44,6 +44,7 @@ from roadworthy.store.journal import add_event
 from roadworthy.store.runs import NewRun, RunRow
 from roadworthy.store.waits import WaitRow
 from roadworthy.tool_calls import later
+from roadworthy.tool_calls.ruled import check_only
 from roadworthy.tools.registry import Refused
 from roadworthy.tools.results import Rendered, render
 
@@ -112,6 +113,8 @@ class Intake:
         """
         check_ids(request)
         _check_priority(request.options.priority)
+        only, whole = request.options.tools, self._executor.agent(request.pattern.name)
+        check_only(whole, only, complete=not request.pattern.toolsets)
         now = self._house.clock.now()
         run_id = f"run_{now:x}{secrets.token_hex(5)}"
         if self._house.privacy is not None:
@@ -242,11 +245,13 @@ class Intake:
             raise RunError('"edit" needs arguments=.')
         row = await self._house.read(lambda tx: runs.get(tx, run_id))
         await self._executor.complete(row.pattern)
-        checked = self._executor.desk(row.pattern).tools.registry.check(
-            ToolCall(tool, dict(arguments))
-        )
+        desk = self._executor.desk(row.pattern)
+        checked = desk.tools.registry.check(ToolCall(tool, dict(arguments)))
         if isinstance(checked, Refused):
             raise RunError(checked.message)
+        beyond = desk.agent.rulebook.out_of_bounds(tool, checked.canonical)
+        if beyond is not None:
+            raise RunError(beyond.text)
 
     async def cancel(self, run_id: str, by: str) -> None:
         """Leave the command for whoever executes the run. Raises: UnknownRun."""

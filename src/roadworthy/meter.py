@@ -6,6 +6,7 @@ often the run was resumed, and the phases add up to what was spent and assumed.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from roadworthy.events import (
@@ -19,6 +20,11 @@ from roadworthy.events import (
 )
 from roadworthy.limits import Phase, PhaseUsage, Usage
 
+# Sources of results for which nothing was done again, and codes of calls that surely did nothing.
+_UNDONE = frozenset({"repeat", "cache"})
+_WITHOUT_EFFECT = frozenset({"tool_error", "not_applied", "left", "breaker_open", "busy"})
+# A result that stands in for one, such as an old value, proves nothing: only these do.
+_PROOFS = frozenset({"call", "cache", "repeat", "reconciled", "person", "fallback", "later"})
 _OURS = ("crashed", "ModelInterrupted")  # the model did not fail; it is asked the same again
 
 
@@ -37,6 +43,8 @@ class Meter:
     assumed: int = 0
     earlier_seconds: float = 0.0
     by_phase: dict[Phase, PhaseUsage] = field(default_factory=dict)
+    succeeded: set[str] = field(default_factory=set)  # tools
+    happened: Counter[str] = field(default_factory=Counter)  # by tool; in doubt it did
 
     def count(self, event: RunEvent) -> None:
         """Add one event."""
@@ -59,8 +67,18 @@ class Meter:
             case ToolSucceeded() | ToolFailed():
                 self.tool_calls += 1
                 self._pay(event.nanos, event.phase)
+                self._deed(event)
             case _:
                 pass
+
+    def _deed(self, event: ToolSucceeded | ToolFailed) -> None:
+        """What rules look at."""
+        if isinstance(event, ToolFailed):
+            self.happened[event.tool] += event.code not in _WITHOUT_EFFECT
+            return
+        self.happened[event.tool] += event.source not in _UNDONE
+        if event.source in _PROOFS:
+            self.succeeded.add(event.tool)
 
     def usage(self, seconds: float) -> Usage:
         """As a value. seconds: active time of this segment."""

@@ -74,6 +74,8 @@ def options_to(options: RunOptions) -> Mapping[str, Any]:
         plain["tags"] = dict(options.tags)
     if options.priority != _PRIORITY:
         plain["priority"] = options.priority
+    if options.tools is not None:
+        plain["tools"] = sorted(options.tools)
     if options.history:
         plain["history"] = msgspec.to_builtins(list(options.history))
     return plain
@@ -86,6 +88,7 @@ def options_from(plain: Mapping[str, Any]) -> RunOptions:
         model=plain.get("model"),
         tags=plain.get("tags", {}),
         priority=plain.get("priority", _PRIORITY),
+        tools=plain.get("tools"),
         history=msgspec.convert(plain.get("history", []), list[Message]),
     )
     return options if from_limits is None else options_with_limits(options, from_limits)

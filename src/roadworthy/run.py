@@ -151,6 +151,7 @@ class RunOptions:
     model: a tier or `provider:name`. limits: replaces the agent's. tags: for reports. history:
     earlier messages of a conversation begun elsewhere. when_busy: what a message does while the
     conversation's active run is not over. priority: 1 is executed first, where workers are busy.
+    tools: names of the only ones that this run may use; None: all of its agent's.
     """
 
     model: str | None = None
@@ -159,6 +160,7 @@ class RunOptions:
     history: Sequence[Message] = ()
     when_busy: Literal["queue", "reject"] = "queue"
     priority: int = 100
+    tools: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

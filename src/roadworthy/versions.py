@@ -171,6 +171,8 @@ def _changes(old: JsonObject, new: JsonObject) -> Iterator[Change]:
     yield from _fields("limits", old, new)
     if _differ("guardrails", old, new):
         yield Change("guardrails", _sets(old["guardrails"], new["guardrails"]))
+    if (was := old.get("rules", [])) != (now := new.get("rules", [])):
+        yield Change("rules", _sets(was, now))
     if _differ("may", old, new):
         yield Change("may", _sets(old["may"], new["may"]))
     if _differ("version", old, new):

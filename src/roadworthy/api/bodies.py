@@ -57,6 +57,7 @@ class OptionsBody(_Body):
     limits: LimitsBody | None = None
     tags: Annotated[dict[Name, Name], Field(max_length=50)] = {}
     when_busy: Literal["queue", "reject"] = "queue"
+    tools: Annotated[list[Name], Field(max_length=50)] | None = None
 
     def options(self, declared: Limits) -> RunOptions:
         """As the runtime takes them."""
@@ -65,6 +66,7 @@ class OptionsBody(_Body):
             limits=self.limits.over(declared) if self.limits is not None else None,
             tags=self.tags,
             when_busy=self.when_busy,
+            tools=self.tools,
         )
 
 

@@ -11,17 +11,20 @@ from collections.abc import Callable, Sequence
 
 from roadworthy.agent import Tool
 from roadworthy.run import Run
+from roadworthy.tool_calls.ruled import not_allowed
 
 log = logging.getLogger("roadworthy.run")
 
 
 async def absent(run: Run) -> frozenset[str]:
     """The tools this turn has not."""
+    forbidden = not_allowed(run)
     rules, key = run.agent.conditional, f"turn/{run.turn}/tools"
     unruled = f"turn/{run.turn}/model" in run.past.outcomes and key not in run.past.outcomes
     if not rules or unruled:  # answered before there was a rule
-        return frozenset()
-    return frozenset(await run.value(key, lambda: [t.name for t in rules if not _is_there(run, t)]))
+        return forbidden
+    away = await run.value(key, lambda: [t.name for t in rules if not _is_there(run, t)])
+    return forbidden.union(away)
 
 
 def not_now(run: Run, name: str, names: Sequence[str]) -> str:

@@ -14,6 +14,10 @@ from roadworthy.events import ApprovalAsked, ApprovalDecided, ToolIntended
 from roadworthy.messages import ToolCall
 from roadworthy.run import Done, Run, Stop, Suspend, Wait
 from roadworthy.tool_calls.plan import Planned
+from roadworthy.tool_calls.private import in_clear
+from roadworthy.tool_calls.ruled import holds, strictest
+
+_ASKS = (None, "user", "operator")
 
 
 def wait_id(run_id: str, key: str) -> str:
@@ -23,14 +27,25 @@ def wait_id(run_id: str, key: str) -> str:
 
 async def asks_whom(run: Run, planned: Planned) -> str | None:
     """Whose approval the call needs, as the tool declares it; decided once and recorded."""
-    rule = planned.tool.approval
-    if rule is None or isinstance(rule, str):
-        return rule
-    call = ToolCall(planned.tool.name, dict(planned.values), id=planned.call.id)
-    asks = await run.value(
-        f"{planned.key}/asks", lambda: rule(run.context(tool=planned.tool.name), call)
-    )
-    if asks not in (None, "user", "operator"):
+    tool, rules = planned.tool, run.agent.rulebook.approvals(planned.tool.name)
+    declared = tool.approval
+    if not rules and (declared is None or isinstance(declared, str)):
+        return declared
+    call = ToolCall(tool.name, dict(planned.values), id=planned.call.id)
+
+    def judged() -> object:
+        context = run.context(tool=tool.name)
+        said = declared(context, call) if callable(declared) else declared
+        if said not in _ASKS:
+            return said
+        clear = in_clear(run, tool, planned.values, planned.arguments)
+        return strictest(said, [rule.asks for rule in rules if holds(rule, context, call, clear)])
+
+    if callable(declared) or any(callable(rule.when) for rule in rules):
+        asks = await run.value(f"{planned.key}/asks", judged)
+    else:
+        asks = judged()
+    if asks not in _ASKS:
         raise Stop(
             "error", f"approval= of {planned.tool.name} said {asks!r}, not user or operator."
         )
@@ -39,16 +54,16 @@ async def asks_whom(run: Run, planned: Planned) -> str | None:
 
 async def approval(run: Run, planned: Planned, asks: str) -> ApprovalDecided | Wait:
     """The decision on a call, or what to wait for."""
-    key = _key(run, planned)
+    key, reason = _key(run, planned), _reason(run, planned)
     wait = Wait(
         id=wait_id(run.id, key),
         key=key,
         kind="approval",
         tool=planned.tool.name,
         asks=cast(Any, asks),
-        detail={"arguments": planned.arguments, "reason": _reason(planned)},
+        detail={"arguments": planned.arguments, "reason": reason},
         arguments_hash=planned.arguments_hash,
-        reason=_reason(planned),
+        reason=reason,
     )
 
     async def effect() -> Done[ApprovalDecided]:
@@ -117,5 +132,7 @@ def decided(key: str, approval_id: str, answer: Mapping[str, Any]) -> ApprovalDe
     )
 
 
-def _reason(planned: Planned) -> str:
-    return f"{planned.tool.name} is {planned.effect} and needs a person's word."
+def _reason(run: Run, planned: Planned) -> str:
+    said = f"{planned.tool.name} is {planned.effect} and needs a person's word"
+    rules = run.agent.rulebook.approvals(planned.tool.name)
+    return f"{said}: {', '.join(map(str, rules))}." if rules else f"{said}."

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from roadworthy.agent import LastGood
 from roadworthy.clock import MICROS
 from roadworthy.deadline import time_left
 from roadworthy.errors import ToolError
@@ -28,6 +27,7 @@ from roadworthy.limits import Phase
 from roadworthy.messages import ToolResult
 from roadworthy.retries import rest, tool_retry_at, tried_before
 from roadworthy.run import Done, Run, Stop, Suspend
+from roadworthy.standins import LastGood
 from roadworthy.store.database import Tx
 from roadworthy.tool_calls import cache, later
 from roadworthy.tool_calls.approval import unknown_outcome

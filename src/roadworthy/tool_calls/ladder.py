@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from roadworthy.agent import Alternative, AskPerson, Default, LastGood, Rung
+from roadworthy.agent import Alternative, Rung
 from roadworthy.clock import MICROS
 from roadworthy.events import (
     RunEvent,
@@ -24,6 +24,7 @@ from roadworthy.events import (
 )
 from roadworthy.messages import ToolCall
 from roadworthy.run import Done, Run, Suspend, Wait
+from roadworthy.standins import AskPerson, Default, LastGood
 from roadworthy.tool_calls import cache
 from roadworthy.tool_calls.approval import decided, wait_id
 from roadworthy.tool_calls.call import Call, Climb, Failed, digest

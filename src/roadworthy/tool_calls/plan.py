@@ -6,6 +6,7 @@ Used by `turn` and `call`. Invariant: a plan says yes only to a declared tool wi
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from roadworthy.messages import File, JsonObject, ToolCall, ToolResult, ToolSpec
 from roadworthy.run import Run
 from roadworthy.tool_calls.absent import not_now
 from roadworthy.tool_calls.private import check
+from roadworthy.tool_calls.ruled import broken_by, forbidden
 from roadworthy.tools.registry import Accepted, Registry
 
 ASK_USER = ToolSpec(
@@ -96,7 +98,7 @@ async def plan(
     """Every call, with its place in the reply, as planned or refused. Limits count executions."""
     left = run.limits.tool_calls - run.meter.tool_calls
     planned: list[Planned | ToolRefused] = []
-    running = 0
+    running: Counter[str] = Counter()
     for index, call in calls:
         key = f"turn/{turn}/tool/{index}"
         checked = await check(run, registry, call)
@@ -104,13 +106,17 @@ async def plan(
             planned.append(_refuse(key, call, "plan_limit", _too_many(run.limits.plan_steps)))
         elif not isinstance(checked, Accepted):
             planned.append(_refuse(key, call, checked.reason_code, checked.message))
+        elif (other := forbidden(run, checked.tool.name)) is not None:
+            planned.append(_refuse(key, call, "not_allowed", other))
         elif checked.tool.name in run.away:
             said = not_now(run, checked.tool.name, registry.names)
             planned.append(_refuse(key, call, "unavailable", said))
-        elif running >= left:
+        elif (broken := broken_by(run, checked, running[checked.tool.name])) is not None:
+            planned.append(_refuse(key, call, broken.code, broken.text))
+        elif running.total() >= left:
             planned.append(_refuse(key, call, "limit", "No tool calls are left. Answer now."))
         else:
-            running += 1
+            running[checked.tool.name] += 1
             planned.append(
                 Planned(
                     key=key,

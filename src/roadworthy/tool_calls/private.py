@@ -14,7 +14,7 @@ from typing import Any
 from roadworthy.agent import Tool
 from roadworthy.context import RunContext
 from roadworthy.errors import ToolError
-from roadworthy.messages import ToolCall
+from roadworthy.messages import JsonObject, ToolCall
 from roadworthy.run import Run
 from roadworthy.tools import execution
 from roadworthy.tools.execution import MOST_TEXT, AttemptFailed, ToolThreads
@@ -32,6 +32,18 @@ async def check(run: Run, registry: Registry, call: ToolCall) -> Accepted | Refu
         return replace(checked, message=await veil.conceal(checked.message))
     canonical = await veil.conceal(checked.canonical)
     return replace(checked, canonical=canonical, hash=argument_hash(checked.tool.name, canonical))
+
+
+def in_clear(
+    run: Run, tool: Tool[Any], values: Mapping[str, Any], arguments: JsonObject
+) -> JsonObject:
+    """The arguments as plain JSON for a rule to judge; never recorded."""
+    if not run.veil.on:
+        return arguments
+    try:
+        return tool.reader.canonical(values)
+    except ToolError:  # a user's type without a JSON form
+        return arguments
 
 
 async def attempt(

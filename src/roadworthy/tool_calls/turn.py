@@ -30,6 +30,7 @@ from roadworthy.tool_calls.ladder import perform, visit
 from roadworthy.tool_calls.orphan import orphan, settled
 from roadworthy.tool_calls.plan import ASK_USER, Planned, may_ask, plan
 from roadworthy.tool_calls.private import check
+from roadworthy.tool_calls.ruled import out_of_bounds
 from roadworthy.tools.registry import Accepted, Registry
 from roadworthy.transcript import loop_note
 
@@ -221,6 +222,9 @@ class _Turn:
             edited = await check(self.run, self.registry, asked)
             if not isinstance(edited, Accepted):
                 return await self._record(planned.refused("invalid_edit", edited.message))
+            beyond = out_of_bounds(self.run, edited)
+            if beyond is not None:  # of a person no less
+                return await self._record(planned.refused("invalid_edit", beyond.text))
             changed = Planned(
                 key=planned.key,
                 call=planned.call,

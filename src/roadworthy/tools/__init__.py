@@ -3,16 +3,10 @@
 Invariant: only declared tools, with arguments that fit, ever execute.
 """
 
-from roadworthy.agent import (
-    Alternative,
-    ArgumentReader,
-    AskPerson,
-    Default,
-    LastGood,
-    Tool,
-    Toolset,
-)
+from roadworthy.agent import Alternative, ArgumentReader, Tool, Toolset
 from roadworthy.limits import Breaker
+from roadworthy.rules import Rule, at_most, bounds, only_after_approval, over, requires
+from roadworthy.standins import AskPerson, Default, LastGood
 from roadworthy.tools.arguments import MAX_BYTES, MAX_DEPTH, HintReader, SchemaReader
 from roadworthy.tools.declare import RESERVED, tool, tool_from_schema
 from roadworthy.tools.registry import Accepted, ReasonCode, Refused, Registry, argument_hash
@@ -36,11 +30,17 @@ __all__ = [
     "Refused",
     "Registry",
     "Rendered",
+    "Rule",
     "SchemaReader",
     "Tool",
     "Toolset",
     "argument_hash",
+    "at_most",
+    "bounds",
+    "only_after_approval",
+    "over",
     "render",
+    "requires",
     "tool",
     "tool_from_schema",
     "toolset",

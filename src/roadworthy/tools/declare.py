@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
 
-from roadworthy.agent import Asks, Effect, Severity, Tool
+from roadworthy.agent import Effect, Severity, Tool
 from roadworthy.context import RunContext
 from roadworthy.errors import DeclarationError
 from roadworthy.limits import Breaker, Dollars, to_nanos
 from roadworthy.messages import JsonObject, ToolCall
 from roadworthy.spelling import spelled
+from roadworthy.standins import Asks
 from roadworthy.tools.arguments import SchemaReader
 from roadworthy.tools.fallbacks import Fallback, rungs, wrong_fallback
 from roadworthy.tools.schemas import closed, everywhere

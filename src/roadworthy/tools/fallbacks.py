@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias, cast, get_args
 
-from roadworthy.agent import Alternative, AskPerson, Asks, Default, LastGood, Rung, Tool
+from roadworthy.agent import Alternative, Rung, Tool
 from roadworthy.errors import ToolError
 from roadworthy.messages import JsonObject
+from roadworthy.standins import AskPerson, Asks, Default, LastGood
 from roadworthy.tools.results import render
 
 Fallback: TypeAlias = Tool[Any] | Rung[Any] | Sequence[Tool[Any] | Rung[Any]]

@@ -16,6 +16,7 @@ from roadworthy.agent import Agent, Tool, Toolset
 from roadworthy.clock import Clock
 from roadworthy.context import RunContext, User
 from roadworthy.errors import DeclarationError, NotApplied, RoadworthyError, ToolsetUnavailable
+from roadworthy.rules import Unproven
 from roadworthy.tools.execution import ToolThreads
 from roadworthy.tools.holding import Held
 
@@ -159,7 +160,9 @@ class Toolsets:
                     f"The tools of {each.name!r} cannot be reached now: do without them, or tell "
                     "the user so."
                 )
-        return replace(agent, tools=tuple(tools), instructions=(*agent.texts, *notes))
+        rules = Unproven(agent.rules) if notes else agent.rules
+        texts = (*agent.texts, *notes)
+        return replace(agent, tools=tuple(tools), instructions=texts, rules=rules)
 
     def _placed(self, toolset: Toolset[Any], tool: Tool[Any]) -> Tool[Any]:
         """The tool; one of a toolset per run calls that of its own run."""

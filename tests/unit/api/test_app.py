@@ -84,6 +84,17 @@ async def test_a_background_run_is_accepted_at_once(client: httpx.AsyncClient) -
     assert frames(stream)[-1]["result"]["text"] == "Two lamps."
 
 
+@pytest.mark.requirement("TOL-7")
+async def test_a_request_may_narrow_what_its_run_uses(client: httpx.AsyncClient) -> None:
+    done = await post(client, "desk", options={"tools": []})
+    events = (await client.get(f"/v1/runs/{done['run_id']}/events?detail=full")).text
+    assert "not_allowed" in events
+    body = {"agent": "desk", "input": "x", "options": {"tools": ["launch"]}}
+    wrong = await client.post("/v1/runs", json=body)
+    assert wrong.status_code in (400, 422)
+    assert "has no tool 'launch'" in wrong.text
+
+
 async def test_files_come_as_base64(client: httpx.AsyncClient) -> None:
     part = {"media_type": "image/png", "data": base64.b64encode(b"12345").decode(), "name": "a.png"}
     done = await post(client, "echo", input=["See: ", part])
