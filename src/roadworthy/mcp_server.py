@@ -46,7 +46,7 @@ from roadworthy.messages import (
 from roadworthy.result import RunResult
 from roadworthy.runtime import Runtime
 from roadworthy.tools.mcp.connection import KEY
-from roadworthy.tools.mcp.names import named
+from roadworthy.tools.names import named
 
 GET_RUN = "get_run"
 _MESSAGE: JsonObject = {

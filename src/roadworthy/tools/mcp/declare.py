@@ -21,9 +21,9 @@ from roadworthy.tools.declare import Approval, tool_from_schema
 from roadworthy.tools.mcp.connection import Connection, Server
 from roadworthy.tools.mcp.contents import rendered
 from roadworthy.tools.mcp.http import Endpoint
-from roadworthy.tools.mcp.names import named
 from roadworthy.tools.mcp.pins import Accepted, Offer, fingerprint
 from roadworthy.tools.mcp.stdio import Child
+from roadworthy.tools.names import named
 from roadworthy.tools.results import Rendered
 from roadworthy.tools.toolset import checked
 

@@ -13,8 +13,8 @@ from roadworthy.context import RunContext, User
 from roadworthy.messages import ToolCall
 from roadworthy.tools import Registry
 from roadworthy.tools.mcp import MCP, Offer, fingerprint
-from roadworthy.tools.mcp.names import named
 from roadworthy.tools.mcp.pins import Accepted
+from roadworthy.tools.names import named
 
 NOBODY: RunContext[None] = RunContext(run_id="", user=User(""), deps=None)
 plain = st.recursive(

@@ -1,6 +1,6 @@
 """Names of foreign tools within what every provider takes: letters, digits, _ and -, at most 64.
 
-`declare` names tools by it. Invariant: the same offers always give the same names, each once.
+`mcp` and `http` name tools by it. Invariant: the same offers always give the same names, each once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _OTHER = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def named(prefix: str, names: Iterable[str]) -> dict[str, str]:
-    """Theirs -> ours, for the tools of one server."""
+    """Theirs -> ours, for the tools of one server or document."""
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in sorted(set(names)):
