@@ -98,7 +98,7 @@ async def test_what_stands_in_for_a_tool_has_to_be_allowed_too(tmp_path: Path) -
         """Look an order up quickly. order_id: such as A-17."""
         return ""
 
-    find_order: Given = find_fast.fallback
+    (find_order,) = find_fast.alternatives
     desk = Agent("desk", model=ScriptedModel(["Done."]), tools=[find_fast, find_order])
     async with Runtime(url(tmp_path)) as rt:
         with pytest.raises(RunError, match=r"stood in for by 'find_order'\. Allow that too"):
