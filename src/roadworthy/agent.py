@@ -45,7 +45,7 @@ OnChange: TypeAlias = Literal["continue", "drain", "ask"]
 Reconciled: TypeAlias = "tuple[Literal['applied'], Any] | Literal['not_applied', 'unknown']"
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-WARN_TOOLS, MOST_TOOLS = 7, 20
+WARN_TOOLS, SELECT_ABOVE, MOST_TOOLS = 7, 15, 20
 _TOOL_POLICIES = (
     "timeout",
     "retries",
@@ -125,6 +125,9 @@ class Tool(Generic[Deps]):
     later: bool = False
     later_seconds: float = 604_800.0
     available: Callable[[RunContext[Deps]], bool] | None = None
+    result_bytes: int | None = None
+    effect_assumed: bool = False
+    invalidates: Sequence[Tool[Any]] = ()
 
     @functools.cached_property
     def identity(self) -> str:
@@ -145,6 +148,8 @@ class Tool(Generic[Deps]):
         """The declaration as data; functions appear by name."""
         rule = self.approval
         when = {} if self.available is None else {"available": qualname(self.available)}
+        shown = {} if self.result_bytes is None else {"result_bytes": self.result_bytes}
+        stale = [tool.name for tool in self.invalidates]
         return {
             "description": self.description,
             "parameters": self.parameters,
@@ -155,6 +160,8 @@ class Tool(Generic[Deps]):
             "breaker": None if self.breaker is None else asdict(self.breaker),
             **{name: getattr(self, name) for name in _TOOL_POLICIES},
             **when,
+            **shown,
+            **({"invalidates": stale} if stale else {}),
         }
 
     def __call__(self, *args: object, **kwargs: object) -> object:
@@ -281,6 +288,8 @@ class Agent(Generic[Deps, Output]):
     on_change: what a run in flight does when its agent is declared otherwise than when it began:
     "continue", "drain" (left to a process that has the old one) or "ask" (a person); None: as the
     runtime says. The policy is written down in docs/versions.md.
+    select: show the model the likeliest 7 of its tools, those it has used, and `find_tool` for the
+    others. True: above 7 tools, however many; False: never; None: above 15.
     Raises: DeclarationError: says what is wrong and how to mend it.
     """
 
@@ -302,6 +311,7 @@ class Agent(Generic[Deps, Output]):
     version: str = ""
     on_change: OnChange | None = None
     rules: Sequence[Rule] = ()
+    select: bool | None = None
 
     def __post_init__(self) -> None:
         _check_name("Agent", self.name)
@@ -341,6 +351,13 @@ class Agent(Generic[Deps, Output]):
         """The rules by tool."""
         return Rulebook(self.rules)
 
+    @functools.cached_property
+    def selects(self) -> bool:
+        """Whether a turn shows only some of the tools."""
+        if self.select is None:
+            return len(self.toolbelt) > SELECT_ABOVE
+        return self.select and len(self.toolbelt) > WARN_TOOLS
+
     @property
     def texts(self) -> tuple[Instruction, ...]:
         """The instructions as a sequence."""
@@ -351,6 +368,7 @@ class Agent(Generic[Deps, Output]):
         """What a run in flight depends on, as data. Functions and types appear by name."""
         unopened = {"toolsets": [each.name for each in self.toolsets]} if self.toolsets else {}
         ruled = {"rules": [str(rule) for rule in self.rules]} if self.rules else {}
+        select = {} if self.select is None else {"select": self.select}
         return {
             "name": self.name,
             "version": self.version,
@@ -368,6 +386,7 @@ class Agent(Generic[Deps, Output]):
             "may": sorted(self.may),
             **unopened,
             **ruled,
+            **select,
         }
 
 
@@ -431,10 +450,13 @@ def _check_tools(agent: Agent[Any, Any]) -> None:
             )
         seen.add(key)
     count = len(agent.toolbelt)
-    if count > MOST_TOOLS:
+    if agent.select not in (None, True, False):
+        raise DeclarationError(f"Agent {agent.name!r}: select={agent.select!r} is no bool.")
+    if count > MOST_TOOLS and not agent.select:
         raise DeclarationError(
             f"Agent {agent.name!r} has {count} tools; above {MOST_TOOLS} models pick wrongly. "
-            "Split it into specialists, or take fewer of a toolset with only=."
+            "Split it into specialists, take fewer of a toolset with only=, or say select=True: "
+            f"then it is shown the likeliest {WARN_TOOLS} of them and finds the others."
         )
 
 

@@ -18,6 +18,8 @@ from roadworthy.errors import DeclarationError
 from roadworthy.spelling import spelled
 
 NANO = 1_000_000_000
+LEAST_BYTES = 500
+"""Of a result that is shown: below, more is said about what is left out than of it."""
 
 Phase: TypeAlias = Literal[
     "route", "plan", "execute", "replan", "recover", "guard", "remember", "finish"
@@ -52,7 +54,8 @@ class Limits:
     turns: model turns. tool_calls: executed calls. repeats: the loop guard stops at this repeat.
     seconds: active wall time; waiting for people does not count. tool_seconds: one tool attempt,
     unless the tool declares its own. usd, tokens: cost; None means unbounded. plan_steps: calls
-    one reply may ask for.
+    one reply may ask for. result_bytes: of one tool result that the model is shown at once, unless
+    the tool declares its own; it reads the rest page by page.
     """
 
     turns: int = 25
@@ -61,6 +64,7 @@ class Limits:
     seconds: float = 600.0
     tool_seconds: float = 30.0
     plan_steps: int = 20
+    result_bytes: int = 16_384
     usd: Dollars | None = Decimal("1.00")
     tokens: int | None = None
 
@@ -72,6 +76,8 @@ class Limits:
             raise DeclarationError("Limits(repeats=) below 2 would refuse every call.")
         if self.seconds <= 0 or self.tool_seconds <= 0:
             raise DeclarationError("Limits(seconds=, tool_seconds=) must be more than 0.")
+        if self.result_bytes < LEAST_BYTES:
+            raise DeclarationError(f"Limits(result_bytes=) must be at least {LEAST_BYTES}.")
         if self.usd is not None and to_nanos(self.usd) < 0:
             raise DeclarationError("Limits(usd=) must not be negative.")
         if self.tokens is not None and self.tokens < 1:

@@ -23,6 +23,12 @@ JsonObject: TypeAlias = Mapping[str, Any]
 
 Role: TypeAlias = Literal["user", "assistant", "tool"]
 ToolStatus: TypeAlias = Literal["ok", "error", "refused", "unknown", "skipped"]
+_NOT_OK: Mapping[ToolStatus, str] = {
+    "error": "[error]",
+    "refused": "[refused]",
+    "unknown": "[outcome unknown]",
+    "skipped": "[not carried out]",
+}
 
 
 class Text(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -83,13 +89,22 @@ class File(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
 
 
 class ToolResult(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """What the model is told about one of its calls. `content` is text a model reads."""
+    """What the model is told about one of its calls. `content` is text a model reads.
+
+    rest: address of the whole text in the store, where `content` is its beginning.
+    """
 
     tool: str
     call_id: str
     content: str
     status: ToolStatus = "ok"
     files: tuple[File, ...] = ()
+    rest: str = ""
+
+    @property
+    def told(self) -> str:
+        """The content in the one form a model gets it: what is no success begins with its kind."""
+        return self.content if self.status == "ok" else f"{_NOT_OK[self.status]} {self.content}"
 
 
 Part: TypeAlias = Text | Reasoning | ToolCall | ToolResult | File

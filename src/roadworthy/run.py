@@ -35,7 +35,7 @@ from roadworthy.messages import Message
 from roadworthy.meter import Meter
 from roadworthy.privacy import Privacy, Veil
 from roadworthy.result import Reason
-from roadworthy.transcript import as_told, runtime_note
+from roadworthy.transcript import Cut, as_told, runtime_note
 
 T = TypeVar("T")
 OutcomeT = TypeVar("OutcomeT", bound=RunEvent)
@@ -245,12 +245,15 @@ class Run:
         self.veil = Veil(ports.privacy, self.user.tenant, self.conversation or self.id)
         self.known = Known()
         self._told: list[Message] = []  # `messages`, as models get them
+        self.cut = Cut()  # the results among them that are not whole
         self.reserved = past.reserved  # whether the closing answer's reserve is held
         self.done: list[str] = []  # for the report: what succeeded
         self.effects_done: dict[str, ToolSucceeded] = {}  # since the user last spoke
         self.deps: Any = None
         self.turn = 0
         self.away: frozenset[str] = frozenset()  # tools that this turn has not
+        self.read_at: dict[str, str] = {}  # what the cache knew when a call began, by its key
+        self.selected: tuple[str, ...] | None = None  # those of many that this turn shows
         self.last_call = False  # the model was told that no tool calls are left
         self.warned = 0  # per cent of the limits the model was last told about
         self.shown = ""  # the text streamed last

@@ -48,7 +48,30 @@ _ALIKE = {  # letters of other scripts that look like those of the mark
     for alike in others
 }
 INPUT_CHECKED = "input/checked"
+_HANDLE = 10
 REFUSED = "(This message was not accepted.)"
+
+
+class Cut:
+    """The cut results among a run's messages: handle -> address of the whole. Each is seen once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+        self._seen = 0
+
+    def among(self, messages: Sequence[Message]) -> Mapping[str, str]:
+        """Those there are by now."""
+        for message in messages[self._seen :]:
+            for part in message.parts:
+                if isinstance(part, ToolResult) and part.rest:
+                    self._found[handle(part.rest)] = part.rest
+        self._seen = len(messages)
+        return self._found
+
+
+def handle(address: str) -> str:
+    """How a model names a cut result, among its own messages: the beginning of its address."""
+    return address[:_HANDLE]
 
 
 def runtime_note(text: str) -> Message:
@@ -212,6 +235,7 @@ def _close_turn(
                 content=result.content if result else "No result: the turn ended here.",
                 status=result.status if result else "skipped",
                 files=result.files if result else (),
+                rest=result.rest if result else "",
             )
             for call, result in zip(calls, found, strict=True)
         )

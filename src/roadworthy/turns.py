@@ -20,7 +20,15 @@ from roadworthy.events import DecisionMade, Noted, RunEvent
 from roadworthy.limits import to_dollars
 from roadworthy.messages import Message, Reply, ToolCall, ToolResult, ToolSpec
 from roadworthy.run import Done, Run, Stop
-from roadworthy.tool_calls import ASK_USER, ESCALATE, Carried, absent, may_ask
+from roadworthy.tool_calls import (
+    ASK_USER,
+    ESCALATE,
+    Carried,
+    absent,
+    chosen,
+    may_ask,
+    own_tools,
+)
 from roadworthy.tools.outputs import FINAL_ANSWER, shown
 from roadworthy.transcript import INPUT_CHECKED, answer_checked, with_text
 
@@ -102,6 +110,7 @@ async def begin_turn(run: Run) -> None:
 async def turn_request(run: Run, desk: Desk) -> Asked:
     """What this turn's call sends beside the messages."""
     run.away = await absent(run)
+    run.selected = await chosen(run, desk.tools.registry)
     unguarded = not any(guard.stage == "output" for guard in run.agent.guardrails)
     return Asked(
         key=f"turn/{run.turn}/model",
@@ -138,14 +147,15 @@ def _bounds(run: Run) -> str:
 
 
 def _offered(run: Run, desk: Desk) -> tuple[ToolSpec, ...]:
-    specs = desk.tools.registry.specs
+    registry = desk.tools.registry
+    specs = registry.specs if run.selected is None else registry.specs_of(run.selected)
     if run.away:
         specs = tuple(spec for spec in specs if spec.name not in run.away)
     if may_ask(run):
         specs += (ASK_USER,)
     if "escalate" in run.agent.may:
         specs += (ESCALATE,)
-    return specs
+    return specs + own_tools(run, registry)
 
 
 async def _check_time(run: Run) -> None:

@@ -357,7 +357,7 @@ async def test_long_text_is_cut(tmp_path: Path) -> None:
         events = await rt.record((await rt.run(desk, "Go.")).run_id)
     content = of(ToolSucceeded, events)[0].result.content
     assert len(content) < 70_000
-    assert "[cut: 1,000,000 bytes in all" in content
+    assert "of 1000000. Read on with read_more(" in content
 
 
 async def test_a_server_without_a_pin_is_warned_of(

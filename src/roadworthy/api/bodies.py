@@ -42,6 +42,7 @@ class LimitsBody(_Body):
     seconds: Seconds | None = None
     tool_seconds: Seconds | None = None
     plan_steps: Count | None = None
+    result_bytes: Annotated[int, Field(ge=500, le=1_048_576)] | None = None
     usd: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
     tokens: Annotated[int, Field(ge=1, le=10**12)] | None = None
 

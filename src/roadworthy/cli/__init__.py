@@ -29,6 +29,7 @@ _EXTRAS = {
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("run", "Run an agent of a file once and print its answer."),
     "chat": ("chat", "Talk to an agent of a file in the terminal."),
+    "check": ("check", "Check the tools of a file's agents; say what a model will trip over."),
     "runs": ("runs", "List runs, show one, cancel or resume it."),
     "schedules": ("schedules", "List the schedules, or remove one."),
     "replay": ("replay", "Re-execute a recorded run without any call; say what would differ."),

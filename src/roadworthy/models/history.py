@@ -83,9 +83,9 @@ class Writer:
     def _result(self, result: ToolResult, index: int) -> ModelRequestPart:
         from pydantic_ai import messages as theirs
 
-        content: Any = result.content
+        content: Any = result.told
         if result.files:
-            content = [result.content, *map(media, result.files)]
+            content = [result.told, *map(media, result.files)]
         return theirs.ToolReturnPart(
             tool_name=result.tool,
             content=content,

@@ -6,8 +6,6 @@ byte-level tokenizers (BPE and sentencepiece with byte fallback) make at most on
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from roadworthy.messages import File, Message, OutputSpec, Part, Reasoning, Text, ToolCall, ToolSpec
@@ -22,8 +20,6 @@ _IMAGE = 8_192
 _DOCUMENT = 8_192
 _LINKED = 100_000  # a file behind a URL, of unknown length
 _MOST = 1_000_000  # the longest context window on offer
-
-_PIECE = re.compile(r"\w{1,6}|[^\w\s]")
 
 
 def message_bound(message: Message) -> int:
@@ -46,11 +42,6 @@ def fixed_bound(instructions: str, tools: tuple[ToolSpec, ...], output: OutputSp
     return bound
 
 
-def estimate(text: str) -> int:
-    """A likely token count, for display only: mostly right within a third, for any language."""
-    return len(_PIECE.findall(text)) * 5 // 4
-
-
 def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
@@ -67,7 +58,7 @@ def _part_bound(part: Part) -> int:
     if isinstance(part, File):
         return _PER_PART + _file_bound(part)
     files = sum(_PER_PART + _file_bound(file) for file in part.files)
-    return 2 * _PER_PART + _bytes(part.tool) + _bytes(part.call_id) + _bytes(part.content) + files
+    return 2 * _PER_PART + _bytes(part.tool) + _bytes(part.call_id) + _bytes(part.told) + files
 
 
 def _file_bound(file: File) -> int:

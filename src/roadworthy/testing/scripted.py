@@ -14,6 +14,7 @@ import msgspec
 
 from roadworthy.clock import Clock, SystemClock
 from roadworthy.errors import ModelError, ModelRejected
+from roadworthy.estimate import estimate
 from roadworthy.limits import Price
 from roadworthy.messages import (
     DeltaSink,
@@ -27,7 +28,6 @@ from roadworthy.messages import (
     ToolCall,
     ToolResult,
 )
-from roadworthy.models.tokens import estimate
 
 Said: TypeAlias = str | ToolCall | Reasoning
 Turn: TypeAlias = Said | Sequence[Said] | Reply | ModelError

@@ -4,8 +4,10 @@ from roadworthy.tool_calls.absent import absent
 from roadworthy.tool_calls.approval import decided, wait_id
 from roadworthy.tool_calls.bulkhead import Bulkheads
 from roadworthy.tool_calls.cache import forget_expired
+from roadworthy.tool_calls.choice import chosen
 from roadworthy.tool_calls.hands import Hands
 from roadworthy.tool_calls.later import wait_row
+from roadworthy.tool_calls.own import own_tools
 from roadworthy.tool_calls.plan import ASK_USER, ESCALATE, may_ask
 from roadworthy.tool_calls.turn import Carried, ToolCalls, watch
 
@@ -17,9 +19,11 @@ __all__ = [
     "Hands",
     "ToolCalls",
     "absent",
+    "chosen",
     "decided",
     "forget_expired",
     "may_ask",
+    "own_tools",
     "wait_id",
     "wait_row",
     "watch",

@@ -24,10 +24,13 @@ from roadworthy.guardrails.loops import LoopGuard
 from roadworthy.messages import File, Message, ToolCall, ToolResult
 from roadworthy.run import Done, Run, Stop, Suspend, Wait
 from roadworthy.tool_calls.approval import approval, asked_before, asks_whom, wait_id
+from roadworthy.tool_calls.cache import dropping
 from roadworthy.tool_calls.charge import assume_open
 from roadworthy.tool_calls.hands import Hands
 from roadworthy.tool_calls.ladder import perform, visit
+from roadworthy.tool_calls.more import shortened
 from roadworthy.tool_calls.orphan import orphan, settled
+from roadworthy.tool_calls.own import own_tools, serve
 from roadworthy.tool_calls.plan import ASK_USER, Planned, may_ask, plan
 from roadworthy.tool_calls.private import check
 from roadworthy.tool_calls.ruled import out_of_bounds
@@ -82,12 +85,18 @@ class ToolCalls:
     async def _carry_out(self, turn: _Turn, run: Run, calls: Sequence[ToolCall]) -> Carried:
         asks = [may_ask(run) and call.tool == ASK_USER.name for call in calls]
         questions = [(i, call) for i, call in enumerate(calls) if asks[i]]
-        others = [(i, call) for i, call in enumerate(calls) if not asks[i]]
+        own = {spec.name for spec in own_tools(run, self.registry)}
+        ours = [(i, call) for i, call in enumerate(calls) if call.tool in own]
+        others = [(i, c) for i, c in enumerate(calls) if not asks[i] and c.tool not in own]
         outcomes = await turn.go(others) if others else []
-        results = [outcome.result for outcome in outcomes]
+        found = {i: outcome.result for (i, _), outcome in zip(others, outcomes, strict=True)}
+        for index, call in ours:
+            outcomes.append(await turn.own(index, call))
+            found[index] = outcomes[-1].result
         for index, call in questions:
-            results.insert(index, await turn.question(index, call))
-        return Carried(tuple(results), tuple(outcomes), asked=bool(questions))
+            found[index] = await turn.question(index, call)
+        results = tuple(found[i] for i in range(len(calls)))
+        return Carried(results, tuple(outcomes), asked=bool(questions))
 
 
 class _Turn:
@@ -121,6 +130,16 @@ class _Turn:
         if self.waits:
             raise Suspend(self.waits)
         return [self.outcomes[p.key] for p in plans]
+
+    async def own(self, index: int, call: ToolCall) -> ToolOutcome:
+        """A call of a tool of the runtime's own: it reads what the run has, and changes nothing."""
+        run, key = self.run, f"turn/{self.number}/tool/{index}"
+
+        async def effect() -> Done[ToolOutcome]:
+            return await serve(self.hands.read, run, self.registry, (key, call))
+
+        outcome = self.outcomes[key] = await run.step(key, effect)
+        return outcome
 
     async def question(self, index: int, call: ToolCall) -> ToolResult:
         """The user's answer to a question of the agent, as the call's result."""
@@ -311,7 +330,8 @@ class _Turn:
         async def effect() -> Done[ToolOutcome]:
             if done_before is not None:
                 return Done(_repeat(planned, done_before))
-            return await perform(self.hands, self.run, planned)
+            done = dropping(self.run, planned, await perform(self.hands, self.run, planned))
+            return shortened(self.run, planned, done)
 
         try:
             outcome = await self.run.step(planned.key, effect)

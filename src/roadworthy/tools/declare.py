@@ -9,19 +9,20 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from roadworthy.agent import Effect, Severity, Tool
 from roadworthy.context import RunContext
 from roadworthy.errors import DeclarationError
-from roadworthy.limits import Breaker, Dollars, to_nanos
+from roadworthy.limits import LEAST_BYTES, Breaker, Dollars, to_nanos
 from roadworthy.messages import JsonObject, ToolCall
 from roadworthy.spelling import spelled
 from roadworthy.standins import Asks
 from roadworthy.tools.arguments import SchemaReader
 from roadworthy.tools.fallbacks import Fallback, rungs, wrong_fallback
+from roadworthy.tools.results import MAX_TEXT
 from roadworthy.tools.schemas import closed, everywhere
 from roadworthy.tools.signatures import read_signature
 
@@ -31,7 +32,7 @@ P = ParamSpec("P")
 Approval = Asks | Callable[[RunContext[Any], ToolCall], Asks | None]
 Available = Callable[[RunContext[Any]], bool]
 
-RESERVED = frozenset({"ask_user", "escalate", "final_answer"})
+RESERVED = frozenset({"ask_user", "escalate", "final_answer", "find_tool", "read_more"})
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _BREAKER = Breaker()
 _FOREIGN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
@@ -71,13 +72,15 @@ def tool(
     later: bool = False,
     later_seconds: float = 604_800.0,
     available: Available | None = None,
+    result_bytes: int | None = None,
+    invalidates: Sequence[Tool[Any]] = (),
 ) -> ToolMaker: ...
 @spelled
 def tool(  # noqa: PLR0913 - a declaration
     function: Callable[..., Any] | None = None,
     /,
     *,
-    effect: Effect = "irreversible",
+    effect: Effect | None = None,
     name: str | None = None,
     timeout: float | None = None,
     retries: int = 2,
@@ -95,6 +98,8 @@ def tool(  # noqa: PLR0913 - a declaration
     later: bool = False,
     later_seconds: float = 604_800.0,
     available: Available | None = None,
+    result_bytes: int | None = None,
+    invalidates: Sequence[Tool[Any]] = (),
 ) -> Any:
     """Make a function a tool. Bare `@tool` is irreversible: never repeated, cached or parallel.
 
@@ -113,6 +118,8 @@ def tool(  # noqa: PLR0913 - a declaration
     later: it only begins something; `rt.deliver(run.key, result)` brings the result, from anywhere,
     within later_seconds.
     available: a function of the run that says, once a turn, whether the tool is there.
+    result_bytes: of a result that the model is shown at once (None: Limits(result_bytes=)); it
+    reads the rest with `read_more`. invalidates: tools whose kept results this one makes wrong.
     Raises: DeclarationError: says what is wrong and how to mend it.
     """
 
@@ -122,12 +129,20 @@ def tool(  # noqa: PLR0913 - a declaration
         fallback=rungs(fallback), breaker=_breaker(breaker, retries), concurrency=concurrency,
         severity=severity, idempotent=idempotent_by_nature, repeatable=repeatable,
         polling=polling, later=later, later_seconds=later_seconds, available=available,
+        result_bytes=result_bytes, invalidates=invalidates,
     )  # fmt: skip
     return make if function is None else make(function)
 
 
-def _made(function: Callable[..., Any], *, name: str | None, **policies: Any) -> Tool[Any]:  # noqa: ANN401
-    return _checked(Tool(**_signed(function, name), **policies), _NAME)
+def _made(
+    function: Callable[..., Any],
+    *,
+    name: str | None,
+    effect: Effect | None,
+    **policies: Any,  # noqa: ANN401
+) -> Tool[Any]:
+    said: dict[str, Any] = {"effect_assumed": True} if effect is None else {"effect": effect}
+    return _checked(Tool(**_signed(function, name), **said, **policies), _NAME)
 
 
 def _signed(function: Callable[..., Any], name: str | None) -> dict[str, Any]:
@@ -226,6 +241,8 @@ def _checked(made: Tool[Any], names: re.Pattern[str]) -> Tool[Any]:
         or _wrong_later(made)
         or _wrong_available(made)
         or wrong_fallback(made)
+        or _wrong_result(made)
+        or _wrong_invalidates(made)
     )
     if wrong:
         raise DeclarationError(f"Tool {made.name!r}: {wrong}")
@@ -299,6 +316,22 @@ def _wrong_available(made: Tool[Any]) -> str | None:
     if rule is None or (callable(rule) and not inspect.iscoroutinefunction(rule)):
         return None
     return "available= is a plain function of the run that returns True or False."
+
+
+def _wrong_result(made: Tool[Any]) -> str | None:
+    if made.result_bytes is not None and not LEAST_BYTES <= made.result_bytes <= MAX_TEXT:
+        return f"result_bytes= is from {LEAST_BYTES} to {MAX_TEXT} (None: the agent's limit)."
+    return None
+
+
+def _wrong_invalidates(made: Tool[Any]) -> str | None:
+    stale: object = made.invalidates
+    if not isinstance(stale, Sequence) or not all(isinstance(tool, Tool) for tool in stale):
+        return "invalidates= is a list of tools, such as [find_order]."
+    if stale and made.effect == "read":
+        return 'invalidates= is for effects; a tool with effect="read" makes nothing wrong.'
+    other = next((tool.name for tool in made.invalidates if tool.effect != "read"), None)
+    return None if other is None else f"invalidates= names {other}, whose results are never kept."
 
 
 def _wrong_read(made: Tool[Any]) -> str | None:

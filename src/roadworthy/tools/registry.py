@@ -6,6 +6,7 @@ it does not recognise is refused with a text the model can act on.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -20,6 +21,7 @@ from roadworthy.errors import DeclarationError, ToolError
 from roadworthy.messages import JsonObject, ToolCall, ToolSpec
 from roadworthy.tools.arguments import MAX_BYTES, ArgumentsTooLarge, canonical_bytes
 from roadworthy.tools.schemas import sketch
+from roadworthy.tools.selection import Selector
 
 ReasonCode: TypeAlias = Literal["unknown_tool", "malformed", "invalid_arguments", "too_large"]
 
@@ -82,6 +84,15 @@ class Registry:
     def specs(self) -> tuple[ToolSpec, ...]:
         """The tools as a model sees them, in declared order: the same bytes every turn."""
         return self._specs
+
+    @functools.cached_property
+    def selector(self) -> Selector:
+        """Finds tools by words."""
+        return Selector(self._specs)
+
+    def specs_of(self, names: Iterable[str]) -> tuple[ToolSpec, ...]:
+        """Some of them, in the order of `names`; unknown names are left out."""
+        return tuple(self._tools[name].spec for name in names if name in self._tools)
 
     def get(self, name: str) -> Tool[Any] | None:
         """The tool of this name, or None."""

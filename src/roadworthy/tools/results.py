@@ -21,9 +21,11 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from roadworthy.errors import ToolError
 from roadworthy.messages import File
+from roadworthy.tools.tables import table
 
-MAX_TEXT = 64 * 1024
-"""Bytes of UTF-8 of one result; a longer one is cut."""
+MAX_TEXT = 1024 * 1024
+"""Bytes of UTF-8 that are kept of one result; what is longer is lost. A model is shown less, and
+reads on with `read_more`."""
 
 Plain: TypeAlias = "bool | int | float | Decimal | str | list[Plain] | dict[str, Plain] | None"
 
@@ -42,8 +44,9 @@ def render(value: object, tool: str = "tool", most: int = MAX_TEXT) -> Rendered:
     """Text and files of what the tool named `tool` returned.
 
     Text stays as it is; None is "done"; dicts, lists, dataclasses, msgspec structs and pydantic
-    models become compact JSON: Decimals as numbers with every digit, times in ISO 8601, NaN and
-    infinities as null (which the text then says). A File anywhere is replaced by a short mark and
+    models become compact JSON, or a table where a list of flat records is shorter so: Decimals as
+    numbers with every digit, times in ISO 8601, NaN and infinities as null (which the text then
+    says, as it says when keys became equal). A File anywhere is replaced by a short mark and
     returned beside the text. Over `most` bytes the text is cut and says how much is missing.
     What is rendered already stays as it is.
     Broken text (lone surrogates) is replaced by "?".
@@ -60,7 +63,9 @@ def render(value: object, tool: str = "tool", most: int = MAX_TEXT) -> Rendered:
         plain = walk.plain(value)
     except RecursionError:
         raise ToolError(f"{tool} returned data that contains itself. {_MEND}") from None
-    text = plain if isinstance(plain, str) else _json(plain)
+    text = plain if isinstance(plain, str) else table(plain, _any_json) or _json(plain)
+    if walk.merged:
+        text += f" [{walk.merged} values are missing: their keys are equal as text]"
     if walk.lost:
         text += f" [{walk.lost} NaN or infinite numbers are shown as null]"
     return Rendered(_fitted(text, most), tuple(walk.files))
@@ -73,16 +78,19 @@ class _Walk:
         self._tool = tool
         self.files: list[File] = []
         self.lost = 0
+        self.merged = 0
 
     def plain(self, value: object) -> Plain:
         kind = type(value)
         if kind is str or kind is int or kind is bool or value is None:
             return cast("Plain", value)
         if isinstance(value, dict):
-            return {
+            found = {
                 key if type(key) is str else self._key(key): self.plain(item)
                 for key, item in value.items()
             }
+            self.merged += len(value) - len(found)
+            return found
         if kind is list or kind is tuple:
             return [self.plain(item) for item in cast("list[object]", value)]
         if isinstance(value, float | Decimal):
@@ -90,7 +98,8 @@ class _Walk:
         return self._object(value)
 
     def _number(self, value: float | Decimal) -> float | Decimal | None:
-        if math.isfinite(value):
+        finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
+        if finite:
             return value
         self.lost += 1
         return None
@@ -164,6 +173,10 @@ def _json(plain: Plain) -> str:
         return _encode(plain).decode()
     except UnicodeEncodeError:
         return _encode(_mended(plain)).decode()
+
+
+def _any_json(value: object) -> str:
+    return _json(cast("Plain", value))
 
 
 def _mended(plain: Plain) -> Plain:

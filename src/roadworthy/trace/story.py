@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from roadworthy import events as e
+from roadworthy.estimate import estimate
 from roadworthy.limits import Limits, to_dollars
 from roadworthy.messages import JsonObject, Message
 from roadworthy.trace.plain import plain_json
@@ -231,6 +232,7 @@ def _outcome(t: _Teller, event: e.ToolOutcome) -> None:
         "arguments": plain_json(event.arguments),
         "result": event.result.content,
         "files": plain_json(event.result.files),
+        "result_tokens": estimate(event.result.told),
     }
     for name in ("effect", "source", "code", "by", "age", "waited"):
         if getattr(event, name, None):

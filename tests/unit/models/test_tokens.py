@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roadworthy.estimate import estimate
 from roadworthy.messages import (
     File,
     Message,
@@ -16,7 +17,7 @@ from roadworthy.messages import (
     ToolResult,
     ToolSpec,
 )
-from roadworthy.models.tokens import estimate, fixed_bound, message_bound
+from roadworthy.models.tokens import fixed_bound, message_bound
 
 
 @given(st.text())
