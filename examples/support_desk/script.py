@@ -40,6 +40,15 @@ class Heard:
         """A result as JSON."""
         return json.loads(self.results[index].content)
 
+    def rows(self, index: int) -> list[dict[str, str]]:
+        """A result's records: a JSON list, or the table it is shown as where that is shorter."""
+        content = self.results[index].content
+        if content.startswith("["):
+            return [{k: str(v) for k, v in row.items()} for row in json.loads(content)]
+        _, columns, *lines = content.splitlines()
+        cells = ([_cell(text) for text in line.split("|")] for line in lines)
+        return [dict(zip(columns.split("|"), row, strict=True)) for row in cells]
+
 
 def play(request: ModelRequest) -> Says:
     """The next thing to say."""
@@ -112,7 +121,7 @@ def budget(heard: Heard) -> Says:
     """One parcel a turn, until all are known or the money is gone."""
     if not heard.results:
         return ToolCall("list_orders")
-    ids = [order["id"] for order in heard.data(0)]
+    ids = [order["id"] for order in heard.rows(0)]
     known = [heard.data(index) for index in range(1, len(heard.results))]
     if len(known) < len(ids) and not heard.last_word:
         return _call("shipping_status", ids[len(known)])
@@ -163,13 +172,18 @@ _HELP = (
 def _without_number(heard: Heard) -> Says:
     if not heard.results:
         return ToolCall("list_orders")
-    return " ".join(_standing(order) for order in heard.data(0)) or "You have no orders with us."
+    return " ".join(_standing(order) for order in heard.rows(0)) or "You have no orders with us."
 
 
 def _refund(heard: Heard, order_id: str) -> Says:
     if heard.results and heard.results[0].status != "ok":
         return _UNKNOWN
     return refund_of(order_id, "asked for in the chat")(heard)
+
+
+def _cell(text: str) -> str:
+    """A cell of a table; one with odd characters is quoted as JSON."""
+    return str(json.loads(text)) if text.startswith('"') else text
 
 
 def _call(tool: str, order_id: str) -> ToolCall:

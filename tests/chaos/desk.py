@@ -132,7 +132,7 @@ def writes(world: Outside) -> Iterator[Tool[None]]:
         world.do(deed(run, "put", item), honours_key=True)
         return f"{item} is put"
 
-    @tool(effect="write", retries=4)
+    @tool(effect="write", retries=4, breaker=None)
     def lossy(run: RunContext[None], item: str) -> str:
         """Put, and lose the reply the first time."""
         seen = world.has(run.key)
@@ -145,7 +145,7 @@ def writes(world: Outside) -> Iterator[Tool[None]]:
 
 
 def irreversible(world: Outside) -> Iterator[Tool[None]]:
-    @tool(retries=4)
+    @tool(retries=4, breaker=None)
     async def flaky(run: RunContext[None], item: str) -> str:
         """Surely do nothing twice, then act."""
         if run.attempt <= 2:
