@@ -471,6 +471,12 @@ def _check_rules(agent: Agent[Any, Any]) -> None:
     except DeclarationError as error:
         raise DeclarationError(f"Agent {agent.name!r}: {error}") from None
     for tool in agent.toolbelt.values():
+        if tool.alternatives and agent.rulebook.approvals(tool.name):
+            raise DeclarationError(
+                f"Agent {agent.name!r}: {tool.name!r} needs an approval by rule, and another tool "
+                "as fallback= would run on it: a person agrees to one call, not to another way of "
+                "it. Leave one of the two out."
+            )
         for other in tool.alternatives:
             if agent.rulebook.governs(other.name):
                 raise DeclarationError(

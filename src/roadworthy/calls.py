@@ -1,6 +1,6 @@
 """One paid model call: reserve its worst case, ask, settle its truth.
 
-`loop.py` and `ending.py` call it. Invariant: no request leaves before its reservation is durable,
+`turns` and `ending` call it. Invariant: no request leaves before its reservation is durable,
 and every reservation ends settled, assumed at worst case, or released.
 """
 

@@ -12,7 +12,7 @@ RoadworthyError
 │   └── Fenced                 another process took this run over; nothing was written
 ├── RunError                   what was asked cannot be done with this run
 │   ├── UnknownRun · UnknownApproval · NotResumable · PatternUnknown · VersionHeld
-│   ├── IdempotencyConflict · ConversationBusy
+│   ├── IdempotencyConflict · ConversationBusy · Overloaded
 │   ├── UnknownToken · ResultConflict · ResultTooLate      a result that arrived later
 │   └── RunNotCompleted        `unwrap()` of a run that did not complete
 ├── ToolError                  raised by tools: told to the model, never crashes the run
@@ -20,6 +20,7 @@ RoadworthyError
 └── ModelError                 one attempt at a model failed (internal to retry and fallback)
     ├── ModelRateLimited · ModelUnavailable      nothing was charged
     ├── ModelOutcomeUnknown                      timeout, cut stream: perhaps charged
+    │   └── ModelInterrupted                     we broke it off: asked again, no failure
     └── ModelRejected                            never retried
         └── ModelContextOverflow · ModelAuthenticationFailed
 

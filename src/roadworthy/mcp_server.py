@@ -29,7 +29,7 @@ from mcp_types import Tool as Offered
 
 from roadworthy.agent import Agent, Tool
 from roadworthy.context import User
-from roadworthy.errors import ConfigurationError, RoadworthyError, UnknownRun
+from roadworthy.errors import ConfigurationError, DeclarationError, RoadworthyError, UnknownRun
 from roadworthy.events import ToolOutcome, ToolSucceeded
 from roadworthy.limits import Limits, Price
 from roadworthy.messages import (
@@ -121,6 +121,12 @@ class Served:
     wait: float = 300.0
 
     def __post_init__(self) -> None:
+        for tool, owner in self.tools:
+            if owner.rulebook.governs(tool.name):
+                raise DeclarationError(
+                    f"{tool.name!r} is under rules of the agent {owner.name!r}, which hold in its "
+                    "runs only. Offer the agent instead of the tool."
+                )
         names = [agent.name for agent in self.agents] + [tool.name for tool, _ in self.tools]
         twice = sorted({name for name in [*names, GET_RUN] if [*names, GET_RUN].count(name) > 1})
         if twice:

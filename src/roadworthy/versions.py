@@ -173,10 +173,15 @@ def _changes(old: JsonObject, new: JsonObject) -> Iterator[Change]:
         yield Change("guardrails", _sets(old["guardrails"], new["guardrails"]))
     if (was := old.get("rules", [])) != (now := new.get("rules", [])):
         yield Change("rules", _sets(was, now))
+    if (chose := old.get("select")) != (chooses := new.get("select")):
+        yield Change("select", f"{chose} -> {chooses}")
     if _differ("may", old, new):
         yield Change("may", _sets(old["may"], new["may"]))
     if _differ("version", old, new):
         yield Change("version", f"{old['version'] or 'none'} -> {new['version'] or 'none'}")
+
+
+_UNSAID = frozenset({"available", "result_bytes", "invalidates"})  # left out where not declared
 
 
 def _differ(name: str, old: JsonObject, new: JsonObject) -> bool:
@@ -212,8 +217,9 @@ def _tool(old: JsonObject, new: JsonObject) -> Iterator[tuple[str, bool]]:
     if _differ("description", old, new) or (same and _differ("parameters", old, new)):
         yield "description", False
     for name in sorted({*old, *new} - {"parameters", "effect", "description"}):
-        if _differ(name, old, new):
-            yield _policy(name, old[name], new[name]), False
+        unsaid = name in _UNSAID and old.get(name) != new.get(name)
+        if unsaid or _differ(name, old, new):
+            yield _policy(name, old.get(name), new.get(name)), False
 
 
 def _policy(name: str, old: object, new: object) -> str:

@@ -168,3 +168,12 @@ def test_the_last_change_is_what_a_run_is_pinned_to() -> None:
     start = RunStarted(agent="desk", fingerprint="f", input=Message.user("Hello"), limits={})
     assert pinned([start]) == "f"
     assert pinned([start, DeclarationChanged(old="f", new="g")]) == "g"
+
+
+def test_what_is_left_out_where_it_is_not_declared_is_told_all_the_same() -> None:
+    bounded = replace(look, result_bytes=4_096)
+    (change,) = diff(declared(look).data, declared(bounded).data)
+    assert str(change) == "tool look: result_bytes null -> 4096"
+    assert len(diff(declared(bounded).data, declared(look).data)) == 1
+    (change,) = diff(declared(look).data, declared(look, select=True).data)
+    assert str(change) == "select None -> True"

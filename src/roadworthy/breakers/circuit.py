@@ -39,8 +39,6 @@ class Circuit:
     def count(self, now: int, *, failed: bool) -> None:
         """One outcome of a closed breaker's call."""
         slots = self.slots
-        if not failed and not slots:
-            return  # all is well: nothing to compare failures with, and nothing to keep
         self._forget(now)
         width = self.breaker.window * MICROS / _SLOTS
         if not slots or now - slots[-1].at >= width:
@@ -80,5 +78,3 @@ class Circuit:
         oldest = now - self.breaker.window * MICROS
         while self.slots and self.slots[0].at <= oldest:
             self.slots.popleft()
-        if self.slots and not any(slot.failures for slot in self.slots):
-            self.slots.clear()

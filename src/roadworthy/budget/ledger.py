@@ -1,6 +1,6 @@
 """Reserving under concurrency: try, wait for others' releases in order, shrink, or refuse.
 
-`calls.py` and `tool_calls.py` reserve here; settling rides in their outcome's unit. Invariant: no
+`calls` and `tool_calls` reserve here; settling rides in their outcome's unit. Invariant: no
 balance is cached; every decision is made inside the writer's transaction.
 """
 

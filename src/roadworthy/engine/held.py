@@ -1,7 +1,7 @@
 """The jobs that a worker has claimed and executes now, and what becomes of each way they end.
 
-`engine/dbos.py` puts them in. Invariant: a job's body either returns, and the job is over, or it is
-cancelled with nothing recorded, and the job can move to another worker.
+`engine/distributed.py` puts them in. Invariant: a job's body either returns, and the job is over,
+or it is cancelled with nothing recorded, and the job can move to another worker.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which processes are alive: a row each, renewed every second by the event loop.
 
-`engine/dbos.py` uses it; the clock is the database's. Invariant: an expired lease is never renewed,
-so whoever has seen it expired may take its jobs.
+`engine/distributed.py` uses it; the clock is the database's. Invariant: an expired lease is never
+renewed, so whoever has seen it expired may take its jobs.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ def wait_id(run_id: str, key: str) -> str:
     return "apr_" + hashlib.sha256(f"{run_id}\0{key}".encode()).hexdigest()[:20]
 
 
-async def asks_whom(run: Run, planned: Planned) -> str | None:
-    """Whose approval the call needs, as the tool declares it; decided once and recorded."""
+async def asks_whom(run: Run, planned: Planned, edited: str = "") -> str | None:
+    """Whose approval the call needs, as the tool declares it; decided once and recorded. edited:
+    what tells it apart when a person changed the call."""
     tool, rules = planned.tool, run.agent.rulebook.approvals(planned.tool.name)
     declared = tool.approval
     if not rules and (declared is None or isinstance(declared, str)):
@@ -42,7 +43,7 @@ async def asks_whom(run: Run, planned: Planned) -> str | None:
         return strictest(said, [rule.asks for rule in rules if holds(rule, context, call, clear)])
 
     if callable(declared) or any(callable(rule.when) for rule in rules):
-        asks = await run.value(f"{planned.key}/asks", judged)
+        asks = await run.value(f"{planned.key}/asks{edited}", judged)
     else:
         asks = judged()
     if asks not in _ASKS:

@@ -101,7 +101,8 @@ def keep(tx: Tx, run: Run, planned: Planned, shown: Rendered, seconds: float) ->
 def dropping(run: Run, planned: Planned, done: Done[ToolOutcome]) -> Done[ToolOutcome]:
     """The outcome of an effect; what its tool invalidates is dropped in its commit, also when it
     failed: it may have done a part."""
-    stale = planned.tool.invalidates
+    others = (tool for other in planned.tool.alternatives for tool in other.invalidates)
+    stale = (*planned.tool.invalidates, *others)
     if not stale or isinstance(done.outcome, ToolRefused):
         return done
 
@@ -143,6 +144,7 @@ def _key(run: Run, planned: Planned, state: str) -> str:
     asked: list[Any] = [
         run.user.tenant,
         run.user.id,
+        run.agent.name,  # elsewhere the same name may be another tool, with other dependencies
         tool.name,
         tool.parameters,
         planned.arguments_hash,

@@ -153,17 +153,17 @@ class Call:
 
     async def _after(self, failure: AttemptFailed) -> Done[ToolOutcome] | None:
         """What follows a failed attempt. None: another one, at its time. Raises: Failed."""
-        if failure.definite:
-            raise Failed(failure.code, str(failure), final=True, last=failure)  # it is an answer
-        shut = failure.code == SHUT
+        shut, definite = failure.code == SHUT, failure.definite
         self.unknown = self.unknown or (self.planned.changes and failure.applied == "unknown")
-        unknown, over = self.unknown, shut or self.attempts >= self.most
+        unknown, over = self.unknown, shut or definite or self.attempts >= self.most
         if unknown:  # None: it surely did not happen, or may be repeated
             recovered = await self._recover(str(failure), over=over)
             if recovered is not None:
                 return recovered
             if self.ruled_out:
                 failure.applied = "no"
+        if definite:  # it is an answer, once no earlier attempt is in doubt
+            raise Failed(failure.code, str(failure), final=True, last=failure)
         last = None if shut else failure
         if over or not (failure.transient or unknown):
             raise Failed(failure.code, str(failure), last=last)

@@ -37,6 +37,8 @@ from roadworthy.tool_calls.ruled import out_of_bounds
 from roadworthy.tools.registry import Accepted, Registry
 from roadworthy.transcript import loop_note
 
+_STRICTER = "With these arguments an operator has to agree, not the user."
+
 
 @dataclass(frozen=True)
 class Carried:
@@ -237,23 +239,7 @@ class _Turn:
         if decision is None or decision.decision == "approve":
             return await self._perform(planned)
         if decision.decision == "edit":
-            asked = ToolCall(planned.call.tool, decision.arguments or {}, id=planned.call.id)
-            edited = await check(self.run, self.registry, asked)
-            if not isinstance(edited, Accepted):
-                return await self._record(planned.refused("invalid_edit", edited.message))
-            beyond = out_of_bounds(self.run, edited)
-            if beyond is not None:  # of a person no less
-                return await self._record(planned.refused("invalid_edit", beyond.text))
-            changed = Planned(
-                key=planned.key,
-                call=planned.call,
-                tool=edited.tool,
-                values=edited.values,
-                arguments=edited.canonical,
-                arguments_hash=edited.hash,
-                note="A person changed the arguments before it ran.",
-            )
-            return await self._perform(changed)
+            return await self._edited(planned, decision)
         if decision.decision == "respond":
             outcome = ToolSucceeded(
                 key=planned.key,
@@ -268,6 +254,30 @@ class _Turn:
         said = f"{decision.note} " if decision.note else ""
         text = f"A person rejected this call. {said}Do not try it again."
         return await self._record(planned.refused("rejected", text))
+
+    async def _edited(self, planned: Planned, decision: ApprovalDecided) -> ToolOutcome:
+        """With a person's arguments, who may do no more than the call's rules let them."""
+        asked = ToolCall(planned.call.tool, decision.arguments or {}, id=planned.call.id)
+        edited = await check(self.run, self.registry, asked)
+        if not isinstance(edited, Accepted):
+            return await self._record(planned.refused("invalid_edit", edited.message))
+        changed = Planned(
+            key=planned.key,
+            call=planned.call,
+            tool=edited.tool,
+            values=edited.values,
+            arguments=edited.canonical,
+            arguments_hash=edited.hash,
+            note="A person changed the arguments before it ran.",
+        )
+        beyond = out_of_bounds(self.run, edited)
+        why = None if beyond is None else beyond.text
+        if why is None and await asks_whom(self.run, planned) == "user":
+            now = await asks_whom(self.run, changed, "/edited")
+            why = _STRICTER if now == "operator" else None
+        if why is not None:
+            return await self._record(planned.refused("invalid_edit", why))
+        return await self._perform(changed)
 
     # --- carrying out --------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from roadworthy.errors import ConfigurationError, DeclarationError, ToolError
@@ -207,8 +208,17 @@ def plain(value: object) -> Json:
     if isinstance(value, Mapping):
         return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, BaseModel):
-        return {name: plain(item) for name, item in value}
+        called = type(value).model_fields
+        return {_alias(name, called.get(name)): plain(item) for name, item in value}
     return _plain_scalar(value)
+
+
+def _alias(name: str, field: FieldInfo | None) -> str:
+    """A field as its schema names it: recorded arguments are checked again, and held to rules."""
+    alias = None if field is None else field.validation_alias or field.alias
+    if isinstance(alias, AliasChoices):
+        alias = next((choice for choice in alias.choices if isinstance(choice, str)), None)
+    return alias if isinstance(alias, str) else name
 
 
 def _plain_scalar(value: object) -> Json:

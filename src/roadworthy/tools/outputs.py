@@ -1,6 +1,6 @@
 """The typed final answer: its schema for the model, and the check of what the model gave.
 
-Used by the loop. Invariant: an output reaches the caller only as the declared type.
+Used by `turns` and `ending`. Invariant: an output reaches the caller only as the declared type.
 """
 
 from __future__ import annotations

@@ -168,6 +168,11 @@ class Toolsets:
         """The tool; one of a toolset per run calls that of its own run."""
         if toolset.per == "process":
             return tool
+        if tool.reconcile is not None or tool.alternatives:
+            raise DeclarationError(
+                f"Toolset {toolset.name!r}: {tool.name!r} has reconcile= or another tool as "
+                'fallback=, which would act on what was opened to list it. Use per="process".'
+            )
 
         async def call(run: RunContext[Any], /, **values: object) -> object:
             mine = (await self._own(toolset, run)).get(tool.name)
