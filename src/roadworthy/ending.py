@@ -240,7 +240,7 @@ def trimmed(messages: Sequence[Message], most_tokens: int) -> list[Message]:
             text = _words(part)
             if text and room >= _LEAST_PIECE:
                 piece = cut(f"{who}:\n{_quoted(text)}", max(_LEAST_PIECE, room // 2))
-                pieces.append(piece)
+                pieces.append(piece.rstrip("\n"))  # cut at the end of a line
                 room -= len(piece.encode()) + 1
     return [Message.user("\n".join(reversed(pieces)))]
 

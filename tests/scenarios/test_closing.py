@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from roadworthy import Agent, Limits, Price, Runtime, ToolCall, tool
@@ -54,6 +54,7 @@ async def test_a_closing_answer_fits_its_reserve_in_any_script(tmp_path: Path, w
     assert "\ufffd" not in told
 
 
+@example(["0" * 7 + "\x80" * 8 + "\U00010000" * 2 + "\r0", "0"], 100)  # cut behind a line's end
 @given(st.lists(st.text(max_size=3_000), max_size=8), st.integers(100, 6_000))
 def test_what_is_kept_of_a_conversation_keeps_its_bound_and_its_speakers(
     said: list[str], most: int

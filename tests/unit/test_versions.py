@@ -176,4 +176,4 @@ def test_what_is_left_out_where_it_is_not_declared_is_told_all_the_same() -> Non
     assert str(change) == "tool look: result_bytes null -> 4096"
     assert len(diff(declared(bounded).data, declared(look).data)) == 1
     (change,) = diff(declared(look).data, declared(look, select=True).data)
-    assert str(change) == "select None -> True"
+    assert str(change) == "select: None -> True"
