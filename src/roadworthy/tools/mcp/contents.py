@@ -1,6 +1,6 @@
 """What a server answered, as text and files for the model.
 
-`connection` hands results in. Invariant: an error of the tool is a ToolError, and what is left out
+`declare` hands results in. Invariant: an error of the tool is a ToolError, and what is left out
 for its size is said.
 """
 

@@ -1,6 +1,6 @@
 """A server at a URL, over streamable HTTP.
 
-`connection` connects by it. Invariant: no answer is held in memory beyond the bound, compressed or
+`declare` connects by it. Invariant: no answer is held in memory beyond the bound, compressed or
 not. Redirects to another origin are not followed (the library sees to that).
 """
 
