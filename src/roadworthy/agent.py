@@ -35,6 +35,7 @@ from roadworthy.rules import Rule, Rulebook, Unproven
 from roadworthy.ruling import check_rules
 from roadworthy.spelling import spelled
 from roadworthy.standins import AskPerson, Asks, Default, LastGood
+from roadworthy.triggers import EscalationRules
 
 Deps = TypeVar("Deps", default=None)
 Output = TypeVar("Output", default=str)
@@ -290,6 +291,7 @@ class Agent(Generic[Deps, Output]):
     runtime says. The policy is written down in docs/versions.md.
     select: show the model the likeliest 7 of its tools, those it has used, and `find_tool` for the
     others. True: above 7 tools, however many; False: never; None: above 15.
+    escalation: when a run goes to a person, where there is an inbox (`EscalationRules`).
     Raises: DeclarationError: says what is wrong and how to mend it.
     """
 
@@ -312,6 +314,7 @@ class Agent(Generic[Deps, Output]):
     on_change: OnChange | None = None
     rules: Sequence[Rule] = ()
     select: bool | None = None
+    escalation: EscalationRules = field(default_factory=EscalationRules)
 
     def __post_init__(self) -> None:
         _check_name("Agent", self.name)
@@ -369,6 +372,9 @@ class Agent(Generic[Deps, Output]):
         unopened = {"toolsets": [each.name for each in self.toolsets]} if self.toolsets else {}
         ruled = {"rules": [str(rule) for rule in self.rules]} if self.rules else {}
         select = {} if self.select is None else {"select": self.select}
+        people = {}
+        if self.escalation != EscalationRules():
+            people = {"escalation": self.escalation.declared()}
         return {
             "name": self.name,
             "version": self.version,
@@ -387,6 +393,7 @@ class Agent(Generic[Deps, Output]):
             **unopened,
             **ruled,
             **select,
+            **people,
         }
 
 

@@ -42,7 +42,8 @@ from roadworthy.models.prices import Rates
 from roadworthy.models.tokens import fixed_bound, message_bound
 from roadworthy.result import Reason
 from roadworthy.retries import Backoff, ModelTries, rest
-from roadworthy.run import Done, Run, Stop
+from roadworthy.run import Done, Run
+from roadworthy.stops import Stop
 from roadworthy.store.database import Tx
 from roadworthy.transcript import as_told
 

@@ -192,9 +192,10 @@ class ClusterKeeper(Keeper):
     async def hear(self) -> None:
         """Carry out commands for runs that execute here; what else they woke is dispatched."""
         self._look_soon()
-        for command_id, run_id, _, by in await self._house.read(waits.commands):
+        for command in await self._house.read(waits.commands):
+            run_id = command[1]
             if self._executor.executes(run_id):
-                await self._executor.obey(command_id, run_id, by)
+                await self._executor.obey(command)
                 continue
             row = await self._house.read(functools.partial(runs.get, run_id=run_id))
             if row.status == "queued":  # it is only to stop, so it need not wait for its turn

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from roadworthy.events import Noted
-from roadworthy.run import Done, Run, Stop
+from roadworthy.run import Done, Run
+from roadworthy.stops import Stop
 
 GRACE = 0.5  # seconds past the limit, for what is about to end
 

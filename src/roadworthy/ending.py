@@ -17,6 +17,8 @@ from roadworthy.agent import Agent, Verdict
 from roadworthy.budget import Amount, release_all, settle
 from roadworthy.calls import CLOSING_INPUT, CLOSING_OUTPUT, Asked, ModelCalls, closing_id
 from roadworthy.errors import ModelError
+from roadworthy.escalation import rows, said
+from roadworthy.escalation.policy import Inbox
 from roadworthy.events import (
     ApprovalAsked,
     Delivered,
@@ -38,13 +40,15 @@ from roadworthy.result import (
     RunResult,
     WaitStatus,
 )
-from roadworthy.run import Done, RecordEnds, Run, Stop, Suspend, Wait
+from roadworthy.run import Done, Refusal, Run
+from roadworthy.stops import RecordEnds, Stop, Suspend, Wait
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import encode_json
 from roadworthy.store.database import Tx
 from roadworthy.tool_calls import ToolCalls, wait_row
 from roadworthy.tools.outputs import OutputReader, shown
 from roadworthy.transcript import runtime_note
+from roadworthy.triggers import RunState
 
 _SORRY: Mapping[str, str] = {
     "cancelled": "This request was cancelled.",
@@ -63,6 +67,7 @@ _DIRECTIVE = (
 _CONFIRM = "This needs a moment: somebody has to confirm it first."
 _LATER = "This takes a while: a result is still to come. I will go on when it is there."
 _MOST_REPORTED = 20
+TAKE = "take"  # the command that a person leaves who takes over a run that executes
 _MOST_WHY, _MOST_INSTRUCTIONS = 600, 2_000  # bytes, in a closing call that must be short
 _LEAST_PIECE = 40  # bytes; less of a message says nothing
 
@@ -75,6 +80,7 @@ class Desk:
     models: ModelCalls
     tools: ToolCalls
     output: OutputReader | None
+    inbox: Inbox | None = None
 
 
 async def checked(run: Run, stage: Literal["input", "output"], text: str, key: str) -> Checked:
@@ -104,7 +110,7 @@ async def answered(run: Run, desk: Desk, text: str, output: object) -> RunResult
     plain = None if desk.output is None else desk.output.plain(output)
     if desk.output is not None and text != shown(output, plain):
         plain = desk.output.redacted(plain, text)
-    result = _result(run, "completed", "answered", text, Report(done=_done(run)))
+    result = result_of(run, "completed", "answered", text, Report(done=_done(run)))
     return await _end(run, replace(result, output=plain))
 
 
@@ -126,7 +132,7 @@ async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
     report = Report(done=done, missing=_missing(run), why=stop.why)
     status = _status(stop.reason, has_value=bool(text or done))
     rendered = text or _rendered(stop.reason, report)
-    return await _end(run, _result(run, status, stop.reason, rendered, report), stop)
+    return await _end(run, result_of(run, status, stop.reason, rendered, report), stop)
 
 
 async def checked_answer(run: Run, desk: Desk, text: str, output: object) -> Checked:
@@ -149,7 +155,7 @@ async def checked_answer(run: Run, desk: Desk, text: str, output: object) -> Che
 async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
     """The run becomes a row that an answer wakes; a question is checked like an answer."""
     if run.differences is not None:
-        return _result(run, "waiting", "waiting", "", Report())
+        return result_of(run, "waiting", "waiting", "", Report())
     await run.flushed()
     for wait in suspend.waits:
         if wait.kind == "user":
@@ -158,17 +164,17 @@ async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
                 return await close(run, desk, Stop("guardrail", verdict.verdict.text))
             asked = dataclasses.replace(wait, detail=verdict.text)
             suspend = Suspend([asked if w is wait else w for w in suspend.waits])
-    asked_of_persons = [w for w in suspend.waits if w.kind not in ("user", "later")]
-    approvals = tuple(_approval(run, w) for w in asked_of_persons)
+    of_persons = [w for w in suspend.waits if w.kind not in ("user", "later")]
+    approvals = tuple(approval_of(run, w) for w in of_persons)
     question = next((str(w.detail) for w in suspend.waits if w.kind == "user"), None)
     report = Report(done=_done(run), missing=tuple(w.reason or "an answer" for w in suspend.waits))
-    text = question or (_CONFIRM if approvals else _LATER)
+    text = question or _told_meanwhile(run, approvals)
     result = replace(
-        _result(run, "waiting", "waiting", text, report), waiting=approvals, question=question
+        result_of(run, "waiting", "waiting", text, report), waiting=approvals, question=question
     )
     kind: Literal["person", "later"] = "person" if approvals else "later"
     events = [
-        *map(_asked, asked_of_persons),
+        *map(asked_event, of_persons),
         RunWaiting(
             key=f"turn/{run.turn}",
             status="waiting",
@@ -183,7 +189,10 @@ async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
         for wait in suspend.waits:
             waits.add(tx, wait_row(run, wait), run.position.seal, now)
         settle(tx, closing_id(run), Amount(), "released")  # a wait holds no money back
-        runs.set_status(tx, run.id, "waiting", "waiting", _totals(run), now)
+        runs.set_status(tx, run.id, "waiting", "waiting", totals(run), now)
+        if desk.inbox is not None:
+            _put_in_queue(tx, run, desk.inbox, [w for w in of_persons if w.asks == "operator"])
+        _say(tx, run, text)
         answered = any(waits.is_answered(tx, wait.id) for wait in suspend.waits)
         if answered or waits.commands_for(tx, run.id):
             runs.wake(tx, run.id, now)  # somebody spoke while the run was on its way here
@@ -193,7 +202,63 @@ async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
     return result
 
 
+async def resolved(run: Run, stop: Stop) -> RunResult[Any]:
+    """A person settled it: what they said has been said, and no word is added."""
+    back = run.past.handovers.all[-1].back
+    last = [m.text for m in (back.talk if back else ()) if m.role == "assistant"]
+    report = Report(done=_done(run), why=stop.why)
+    return await _end(
+        run, result_of(run, "completed", "resolved", "".join(last[-1:]), report), stop
+    )
+
+
 # --- parts ---------------------------------------------------------------------------------
+
+
+def _told_meanwhile(run: Run, approvals: Sequence[Approval]) -> str:
+    """What the user is told while the run waits: of operators, where there are any, not a word."""
+    if not approvals:
+        return _LATER
+    if run.logs and all(approval.asks == "operator" for approval in approvals):
+        return run.agent.escalation.notice
+    return _CONFIRM
+
+
+def _put_in_queue(tx: Tx, run: Run, inbox: Inbox, asked: Sequence[Wait]) -> None:
+    """Calls that operators decide, as one item; none: what there was of it is decided."""
+    now, seal, rules = run.clock.now(), run.position.seal, run.agent.escalation
+    if not asked:
+        rows.resolve(tx, run.id, ("decided", "", ""), seal, now)
+        return
+    kinds = {"failure": "tool_failed"}
+    triggers: list[Any] = [kinds.get(wait.kind, wait.kind) for wait in asked]
+    trigger = min(triggers, key=rules.priority_of)
+    new = rows.NewEscalation(
+        run_id=run.id,
+        tenant=run.user.tenant,
+        user=run.user.id,
+        conversation=run.conversation,
+        agent=run.agent.name,
+        kind="decision",
+        trigger=trigger,
+        reason=" ".join(wait.reason for wait in asked),
+        queue=rules.queue,
+        skill=rules.skill_of(trigger, RunState(turns=run.turn)),
+        priority=rules.priority_of(trigger),
+        due_at=inbox.queue(rules.queue).due_at(now),
+    )
+    rows.put(tx, new, seal, now)
+
+
+def _say(tx: Tx, run: Run, text: str) -> None:
+    """The agent's word to the user, in the conversation's own record."""
+    if not (run.logs and text):
+        return
+    place = said.Place(
+        tenant=run.user.tenant, conversation=run.conversation or run.id, run_id=run.id
+    )
+    message = Message.assistant(text)
+    said.add(tx, place, said.Sent(who="agent"), message, run.position.seal, run.clock.now())
 
 
 async def _closing_answer(run: Run, desk: Desk, stop: Stop) -> str:
@@ -260,7 +325,7 @@ def _quoted(text: str) -> str:
     return "\n".join(f"> {line}" for line in text.splitlines())
 
 
-def _result(
+def result_of(
     run: Run, status: EndStatus | WaitStatus, reason: Reason, text: str, report: Report
 ) -> RunResult[Any]:
     return RunResult(
@@ -281,21 +346,59 @@ async def _end(run: Run, result: RunResult[Any], stop: Stop | None = None) -> Ru
     status: EndStatus = result.status  # type: ignore[assignment]
     key = f"deliver/{run.past.reopened}"
     raised = (
-        (EscalationRaised(trigger=stop.reason, detail=stop.why),)
+        (EscalationRaised(trigger=stop.trigger or stop.reason, detail=stop.why),)
         if stop is not None and stop.reason in ("loop", "escalated")
         else ()
     )
 
-    def also(tx: Tx) -> None:
-        now = run.clock.now()
-        release_all(tx, run.id, closing_id(run))
-        segments = runs.set_status(tx, run.id, status, result.reason, _totals(run), now)
-        waits.drop(tx, run.id, now, asked=segments > 1)
+    delivers = result.reason != "resolved"  # then a person said it
 
-    _stream(run, result.text)
+    def also(tx: Tx) -> Refusal | None:
+        now = run.clock.now()
+        if run.logs and any(command[2] == TAKE for command in waits.commands_for(tx, run.id)):
+            return Refusal()  # a person takes over just now: not a word more
+        release_all(tx, run.id, closing_id(run))
+        segments = runs.set_status(tx, run.id, status, result.reason, totals(run), now)
+        waits.drop(tx, run.id, now, asked=segments > 1)
+        if segments > 1 or result.reason == "poison":
+            _leave_queue(tx, run, result.reason)
+        if delivers:
+            _say(tx, run, result.text)
+        return None
+
+    if delivers:
+        _stream(run, result.text)
     ended = RunEnded(status=status, reason=result.reason, result=result)
-    await run.record(*raised, Delivered(key=key, text=result.text), ended, also=also, must=True)
+    delivered = (Delivered(key=key, text=result.text),) if delivers else ()
+    if await run.record(*raised, *delivered, ended, also=also, must=True) is not None:
+        raise run.overtaken_by()
     return result
+
+
+def _leave_queue(tx: Tx, run: Run, reason: Reason) -> None:
+    """The run is over: nobody is asked any more, and the conversation is its agent's."""
+    seal, now = run.position.seal, run.clock.now()
+    rows.resolve(tx, run.id, ("ended", "", f"The run ended: {reason}."), seal, now)
+    if run.conversation is not None and run.past.handovers.all:
+        said.set_owner(tx, (run.user.tenant, run.conversation), "agent")
+    if reason == "poison" and run.logs:
+        why = "It ended several processes that executed it, and was parked."
+        rules = run.agent.escalation
+        new = rows.NewEscalation(
+            run_id=run.id,
+            tenant=run.user.tenant,
+            user=run.user.id,
+            conversation=run.conversation,
+            agent=run.agent.name,
+            kind="notice",
+            trigger="poison",
+            reason=why,
+            queue=rules.queue,
+            skill="",
+            priority=rules.priority_of("poison"),
+            due_at=None,
+        )
+        rows.put(tx, new, seal, now)
 
 
 def _stream(run: Run, text: str) -> None:
@@ -331,7 +434,7 @@ def _rendered(reason: Reason, report: Report) -> str:
     return " ".join(lines)
 
 
-def _totals(run: Run) -> tuple[int, int, int]:
+def totals(run: Run) -> tuple[int, int, int]:
     meter = run.meter
     return meter.nanos + meter.assumed, meter.input_tokens, meter.output_tokens
 
@@ -339,10 +442,11 @@ def _totals(run: Run) -> tuple[int, int, int]:
 def _kind(wait: Wait) -> ApprovalKind:
     assert wait.kind != "user"  # noqa: S101 - its callers leave questions
     assert wait.kind != "later"  # noqa: S101 - and awaited results out
+    assert wait.kind != "handover"  # noqa: S101 - `handover` suspends for persons
     return wait.kind
 
 
-def _approval(run: Run, wait: Wait) -> Approval:
+def approval_of(run: Run, wait: Wait) -> Approval:
     return Approval(
         id=wait.id,
         run_id=run.id,
@@ -355,7 +459,7 @@ def _approval(run: Run, wait: Wait) -> Approval:
     )
 
 
-def _asked(wait: Wait) -> ApprovalAsked:
+def asked_event(wait: Wait) -> ApprovalAsked:
     return ApprovalAsked(
         key=wait.key,
         approval_id=wait.id,

@@ -14,6 +14,7 @@ RoadworthyError
 │   ├── UnknownRun · UnknownApproval · NotResumable · PatternUnknown · VersionHeld
 │   ├── IdempotencyConflict · ConversationBusy · Overloaded
 │   ├── UnknownToken · ResultConflict · ResultTooLate      a result that arrived later
+│   ├── UnknownEscalation · NotYours                       what an operator asked
 │   └── RunNotCompleted        `unwrap()` of a run that did not complete
 ├── ToolError                  raised by tools: told to the model, never crashes the run
 │   └── NotApplied             the effect surely did not happen
@@ -24,7 +25,7 @@ RoadworthyError
     └── ModelRejected                            never retried
         └── ModelContextOverflow · ModelAuthenticationFailed
 
-Stops (how a run's code is left; not errors) are in `roadworthy.run`.
+Stops (how a run's code is left; not errors) are in `roadworthy.stops`.
 """
 
 from __future__ import annotations
@@ -275,3 +276,15 @@ class ModelAuthenticationFailed(ModelRejected):
     """The provider refused the credentials."""
 
     mend = "Set the provider's key to one that it accepts."
+
+
+class UnknownEscalation(RunError):
+    """There is no such escalation, or it is of another tenant."""
+
+    mend = "Look at the list of escalations; a resolved one can be read, and not acted on."
+
+
+class NotYours(RunError):
+    """Another person owns this, or nobody does and the action needs an owner."""
+
+    mend = "Take it first, or ask the person whom the message names to hand it over."

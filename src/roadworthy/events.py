@@ -385,12 +385,31 @@ class InputReceived(RunEvent, frozen=True, kw_only=True):
 
 
 class EscalationRaised(RunEvent, frozen=True, kw_only=True):
-    """The run should go to a person. Queued from part 4 on; until then it ends as partial."""
+    """The run goes to a person; without an inbox it ends. by: the person who took it over."""
 
     payload = ("detail",)
 
     trigger: str
     detail: str = ""
+    by: str = ""
+
+
+class HandedBack(RunEvent, frozen=True, kw_only=True):
+    """Outcome: a person gave the run back to its agent, or, if `ends`, settled it themselves.
+
+    talk: what user and person said meanwhile. deeds: what came of the tools the person used.
+    limits: those in force from here, where raised.
+    """
+
+    outcome = True
+    payload = ("instruction", "talk", "deeds")
+
+    by: str
+    instruction: str = ""
+    ends: bool = False
+    talk: tuple[Message, ...] = ()
+    deeds: tuple[str, ...] = ()
+    limits: JsonObject | None = None
 
 
 class CancelRequested(RunEvent, frozen=True, kw_only=True):

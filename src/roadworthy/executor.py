@@ -17,7 +17,7 @@ import msgspec
 
 from roadworthy.agent import Agent
 from roadworthy.context import User
-from roadworthy.ending import Desk, close
+from roadworthy.ending import TAKE, Desk
 from roadworthy.errors import (
     ConfigurationError,
     Fenced,
@@ -26,7 +26,8 @@ from roadworthy.errors import (
     StoreVersionError,
     VersionHeld,
 )
-from roadworthy.events import CancelRequested, RunReopened, SegmentStarted
+from roadworthy.events import CancelRequested, HandedBack, RunReopened, SegmentStarted
+from roadworthy.handover import stopped
 from roadworthy.house import House, Roster
 from roadworthy.loop import converse
 from roadworthy.messages import Message
@@ -38,20 +39,12 @@ from roadworthy.record import (
     options_with_limits,
     past_of,
     poison,
+    returned,
     succession,
 )
 from roadworthy.result import RunResult
-from roadworthy.run import (
-    Brief,
-    JournalPort,
-    Ports,
-    Position,
-    Refusal,
-    Run,
-    Stop,
-    Suspend,
-    Unit,
-)
+from roadworthy.run import Brief, JournalPort, Ports, Position, Refusal, Run, Unit
+from roadworthy.stops import Stop, Suspend
 from roadworthy.store import declarations, recorded, runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
@@ -192,6 +185,7 @@ class Executor:
             await house.journal.commit(Unit(apply=lambda tx: runs.hand_back(tx, run_id, epoch)))
             raise
         position.next_seq, position.seal = len(loaded.events), loaded.seal
+        loaded = returned(loaded)
         run = self._begun(loaded, position, None)
         opening = Unit(position=position, apply=lambda tx: self._open(tx, loaded, taken.begun))
         run.barred = cast("Stop | Suspend | None", await house.journal.commit(opening))
@@ -200,7 +194,7 @@ class Executor:
     def _begun(self, loaded: Loaded, position: Position, barred: Stop | Suspend | None) -> Run:
         run = self.begin(loaded, position)
         run.barred = barred
-        if loaded.commands:
+        if any(kind == "cancel" for _, _, kind, _ in loaded.commands):
             run.cancel()
         return run
 
@@ -218,7 +212,7 @@ class Executor:
                 runs.hand_back(tx, run_id, row.epoch)
                 waits.refuse(tx, run_id, holder, now, kind=waits.DRAINED)
             return drained
-        in_turn = not commands  # one that is only to stop need not queue
+        in_turn = all(kind != "cancel" for _, _, kind, _ in commands)  # to stop it need not queue
         claimed = runs.claim(tx, row, holder, now, in_turn=in_turn, job=job)
         if claimed is None:
             return None
@@ -232,12 +226,13 @@ class Executor:
         loaded = Loaded(
             row=row,
             events=events,
-            waits=waits.of_run(tx, run_id) if segment > 1 else (),  # it never waited
+            waits=waits.of_run(tx, run_id) if segment > 1 or commands else (),  # it never waited
             commands=commands,
             history=(),
             seal=self._seal(tx, row.tenant),
         )
         position.next_seq, position.seal = len(events), loaded.seal
+        loaded = returned(loaded)
         return _Taken(begun, loaded, self._open(tx, loaded, begun))
 
     def _open(self, tx: Tx, loaded: Loaded, begun: SegmentStarted) -> Stop | Suspend | None:
@@ -246,10 +241,14 @@ class Executor:
         parked = poison(loaded.events)
         changed = Succession() if parked else self._succession(tx, loaded)
         tx.emit(begun)
-        for event in changed.events:
+        for event in (*loaded.backs, *changed.events):
             tx.emit(event)
-        for command_id, _, _, by in loaded.commands:  # those that were left for it are taken
-            tx.emit(CancelRequested(by=by))
+        with_person = any(wait.kind == "handover" and not wait.answer for wait in loaded.waits)
+        for command_id, _, kind, by in loaded.commands:  # those that were left for it are taken
+            if kind == "cancel":
+                tx.emit(CancelRequested(by=by))
+            elif with_person:
+                continue  # it is, when the run suspends
             waits.do_command(tx, command_id, self.house.clock.now())
         if (pin := changed.pin) is not None:
             declarations.pin(tx, run_id, loaded.row.pattern, pin.fingerprint, pin.body)
@@ -282,7 +281,7 @@ class Executor:
                 await self._open_deps(run, stack)
                 result = await converse(run, desk)
         except Stop as stop:
-            result = await close(run, desk, stop)
+            result = await stopped(run, desk, stop)
         except StoreError:
             raise
         except Exception as error:  # border: a bug ends the run, never the process
@@ -291,7 +290,7 @@ class Executor:
                 log.exception("run %s failed", run.id, extra={"run": run.id})
             if result is None:  # else it ended or waits already: its dependencies failed to close
                 why = str(error) if expected else f"{type(error).__name__}: {error}"
-                result = await close(run, desk, Stop("error", await run.veil.conceal(why)))
+                result = await stopped(run, desk, Stop("error", await run.veil.conceal(why)))
         log.info(
             "%s %s: $%s", result.status, result.reason, result.usage.usd, extra={"run": run.id}
         )
@@ -309,10 +308,14 @@ class Executor:
             )
         run.deps = await stack.enter_async_context(opened)
 
-    async def obey(self, command_id: int, run_id: str, by: str) -> None:
-        """Carry out a command for a run that executes here."""
+    async def obey(self, command: tuple[int, str, str, str]) -> None:
+        """Carry out a command (id, run, kind, by) for a run that executes here."""
+        command_id, run_id, kind, by = command
         run, now = self._active.get(run_id), self.house.clock.now()
         if run is None:
+            return
+        if kind == TAKE:
+            run.take()  # done with when the run suspends
             return
         run.cancel()
         requested = Unit(  # heard twice at once, it is recorded once
@@ -358,7 +361,9 @@ class Executor:
         row, started = loaded.row, loaded.started
         agent = self.agent(row.pattern)
         options = options_from(started.options)
-        raised = [e.limits for e in loaded.events if isinstance(e, RunReopened) and e.limits]
+        raised = [
+            e.limits for e in loaded.events if isinstance(e, RunReopened | HandedBack) and e.limits
+        ]
         if raised:
             options = options_with_limits(options, raised[-1])
         brief = Brief(
@@ -369,7 +374,13 @@ class Executor:
             messages=(*options.history, *loaded.history, started.input),
         )
         house = self.house
-        ports = Ports(journal=journal, live=house.live, clock=house.clock, privacy=house.privacy)
+        ports = Ports(
+            journal=journal,
+            live=house.live,
+            clock=house.clock,
+            privacy=house.privacy,
+            logs=house.inbox is not None,
+        )
         run = Run(brief, position, past_of(loaded), ports)
         if is_cancelled(loaded.events):
             run.cancel()

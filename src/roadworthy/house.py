@@ -19,6 +19,7 @@ from roadworthy.calls import ModelCalls
 from roadworthy.clock import Clock
 from roadworthy.ending import Desk
 from roadworthy.errors import PatternUnknown, VersionHeld
+from roadworthy.escalation.policy import Inbox
 from roadworthy.live import Live
 from roadworthy.models.catalog import Catalog
 from roadworthy.privacy import Privacy, Veil
@@ -49,6 +50,7 @@ class House:
     toolsets: Toolsets
     circuits: Circuits
     privacy: Privacy | None = None
+    inbox: Inbox | None = None
     version: str = ""
     on_change: OnChange = "continue"
     holder: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -161,4 +163,5 @@ class Roster:
             models=ModelCalls(house.ledger, house.catalog, house.circuits),
             tools=ToolCalls(agent, self._hands),
             output=output,
+            inbox=house.inbox,
         )

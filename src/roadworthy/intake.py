@@ -13,14 +13,9 @@ from dataclasses import dataclass
 from sys import maxsize
 from typing import Any, Literal, cast, get_args
 
-import msgspec
 from msgspec.structs import replace
 
-from roadworthy.agent import Agent
-from roadworthy.context import User
 from roadworthy.errors import (
-    ConversationBusy,
-    IdempotencyConflict,
     NotResumable,
     ResultConflict,
     ResultTooLate,
@@ -29,14 +24,16 @@ from roadworthy.errors import (
     UnknownApproval,
     UnknownToken,
 )
-from roadworthy.events import InputReceived, RunReopened, RunStarted, RunWaiting, SegmentStarted
+from roadworthy.escalation import rows
+from roadworthy.events import RunReopened, RunStarted, SegmentStarted
 from roadworthy.executor import Executor
 from roadworthy.limits import Limits
 from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
 from roadworthy.privacy import Veil
+from roadworthy.reception import Accepted, Request, asking, enter, say
 from roadworthy.record import Loaded, options_to
 from roadworthy.result import Decision, is_resumable
-from roadworthy.run import Position, RunOptions, Unit
+from roadworthy.run import Position, Unit
 from roadworthy.store import recorded, runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
@@ -51,39 +48,7 @@ from roadworthy.tools.results import Rendered, render
 RELEASE = "0.1.0"
 MOST_INPUT = 2_000_000
 _LAST = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One request as accepted."""
-
-    pattern: Agent[Any, Any]
-    input: Message
-    user: User
-    conversation: str | None
-    key: str | None
-    options: RunOptions
-
-    @property
-    def body_hash(self) -> str:
-        """What makes a repeated request the same one."""
-        return runs.body_hash(
-            [
-                self.pattern.name,
-                msgspec.to_builtins(self.input),
-                self.user.id,
-                self.conversation,
-                options_to(self.options),
-            ]
-        )
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """The run that does it, and the position after which it tells of this request."""
-
-    run_id: str
-    after: int = -1
+_NOT_DECIDED = ("user", "later", "handover", "errand")
 
 
 @dataclass(frozen=True)
@@ -126,18 +91,21 @@ class Intake:
             declared = self._executor.roster.declaration(request.pattern.name).body
         position = Position(run_id, 0, 0, seal)
         claims = mine and request.conversation is None
+        logs = self._house.inbox is not None
 
         def apply(tx: Tx) -> Accepted | RunRow:
-            active = _enter(tx, request)
+            active = enter(tx, request)
             known = runs.known_run(tx, new)
             if known is not None:
                 return Accepted(known)
-            asking = _asking(tx, request, active, seal, now)
-            if asking is not None:
-                return asking
+            told = asking(tx, request, active, seal, now, logs=logs)
+            if told is not None:
+                return told
             if not runs.add_run(tx, new, declared, now):
                 return Accepted(runs.known_run(tx, new) or run_id)
             tx.emit(started)
+            if logs:
+                say(tx, request, run_id, seal, now)
             row = runs.get(tx, run_id) if claims else None
             claimed = None if row is None else runs.claim(tx, row, self._house.holder, now)
             if claimed is None:
@@ -167,7 +135,7 @@ class Intake:
 
         def read(tx: Tx) -> tuple[WaitRow, RunRow] | None:
             wait = waits.by_id(tx, wait_id)
-            if wait is None or wait.answered_at is not None or wait.kind in ("user", "later"):
+            if wait is None or wait.answered_at is not None or wait.kind in _NOT_DECIDED:
                 return None
             return wait, runs.get(tx, wait.run_id)
 
@@ -207,6 +175,8 @@ class Intake:
         def apply(tx: Tx) -> bool:
             runs.hold(tx, row.id)
             answered = waits.answer(tx, wait_id, answer, seal, now)
+            if answered and self._house.inbox is not None:
+                _note_decision(tx, row.id, answer, seal, now)
             runs.wake(tx, row.id, now)
             return answered
 
@@ -358,6 +328,21 @@ async def _delivered(veil: Veil, tool: str, result: object, error: str | None) -
     return later.result(Rendered(render(text, tool).text, files), text)
 
 
+def _note_decision(tx: Tx, run_id: str, answer: Mapping[str, Any], seal: Seal, now: int) -> None:
+    """Log who decided a call; when nothing else is to be decided, nobody is needed any more."""
+    item = rows.of_run(tx, run_id)
+    if item is None:
+        return
+    rows.log(tx, item.id, (answer["decision"], answer["by"], answer.get("note", "")), seal, now)
+    left = any(
+        wait.answered_at is None and wait.asks == "operator" and wait.kind not in _NOT_DECIDED
+        for wait in waits.of_run(tx, run_id)
+    )
+    if item.kind == "decision" and not left:
+        said_so = f"{answer['decision']} by {answer['by']}"
+        rows.resolve(tx, run_id, ("decided", answer["by"], said_so), seal, now)
+
+
 def checked_input(given: UserInput) -> Message:
     """The user's words as a message; broken Unicode is replaced.
 
@@ -411,78 +396,3 @@ def _check_priority(priority: int) -> None:
     """Raises: RunError: it is none."""
     if type(priority) is not int or not 1 <= priority <= _LAST:
         raise RunError(f"priority={priority!r}: use a whole number from 1, the first, to {_LAST}.")
-
-
-def _enter(tx: Tx, request: Request) -> str | None:
-    """Hold the request's conversation, and before it the run that it would speak to, if any.
-
-    Raises: RunError: a conversation belongs to the user who began it.
-    """
-    if request.conversation is None:
-        return None
-    place = request.user.tenant, request.conversation
-    while True:
-        active = runs.active_run(tx, *place) or runs.next_in_conversation(tx, *place)
-        if active is not None:
-            runs.hold(tx, active)
-        owner = runs.hold_conversation(tx, *place, request.user.id)
-        now = runs.active_run(tx, *place) or runs.next_in_conversation(tx, *place)
-        if now == active:
-            break
-    if owner != request.user.id:
-        raise RunError(
-            f"Conversation {request.conversation!r} belongs to another user; use another id."
-        )
-    return active
-
-
-def _told_before(tx: Tx, request: Request) -> Accepted | None:
-    """The run that this very request answered before; sent again, it changes nothing.
-
-    Raises: IdempotencyConflict: the key was used for another answer.
-    """
-    if request.key is None or request.conversation is None:
-        return None
-    for wait in waits.answers_of_user(tx, request.user.tenant, request.conversation):
-        key, body_hash = wait.answer.get("request", (None, ""))
-        if key == request.key and body_hash != request.body_hash:
-            raise IdempotencyConflict(
-                f"The key {key!r} was used before for another answer (run {wait.run_id}). Use a "
-                "new key for a new request."
-            )
-        if key == request.key:
-            return Accepted(wait.run_id, _asked_at(tx, wait))
-    return None
-
-
-def _asked_at(tx: Tx, wait: WaitRow) -> int:
-    """Where the run told that it waits for this answer."""
-    place = -1
-    for event in recorded.events(tx, wait.run_id):
-        if isinstance(event, RunWaiting):
-            place = event.seq
-        elif isinstance(event, InputReceived) and event.key == wait.key:
-            break
-    return place
-
-
-def _asking(tx: Tx, request: Request, active: str | None, seal: Seal, now: int) -> Accepted | None:
-    """A message to a conversation whose active run asks the user is the answer to it."""
-    told = _told_before(tx, request)
-    if told is not None or active is None:
-        return told
-    for wait in waits.of_run(tx, active):
-        if wait.kind == "user" and wait.answered_at is None:
-            answer = {
-                "input": msgspec.to_builtins(request.input),
-                "request": [request.key, request.body_hash],
-            }
-            waits.answer(tx, wait.id, answer, seal, now)
-            runs.wake(tx, active, now)
-            return Accepted(active, recorded.last_seq(tx, active))
-    if request.options.when_busy == "reject":
-        raise ConversationBusy(
-            f"Conversation {request.conversation!r} has an active run ({active}). Wait for it, or "
-            'send with when_busy="queue".'
-        )
-    return None

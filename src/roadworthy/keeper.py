@@ -256,9 +256,9 @@ class FileKeeper(Keeper):
         """Carry out what was left for runs of this process, and start what is executable."""
         if not self.owner:
             return
-        for command_id, run_id, _, by in await self._house.read(waits.commands):
-            if self._executor.executes(run_id):
-                await self._executor.obey(command_id, run_id, by)
+        for command in await self._house.read(waits.commands):
+            if self._executor.executes(command[1]):
+                await self._executor.obey(command)
             else:
-                self._engine.start(run_id)
+                self._engine.start(command[1])
         await self.start_unfinished()

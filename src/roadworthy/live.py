@@ -68,6 +68,13 @@ class Live:
         for run_id in {*self._expecting, *self._watchers}:
             self.tell(run_id, error)
 
+    def look(self) -> None:
+        """What somebody waits for or watches here may have changed without being published."""
+        for run_id in list(self._expecting):
+            self.tell(run_id, None)
+        for run_id in list(self._watchers):
+            self._show(run_id, None)
+
     def forget(self, run_id: str, queue: asyncio.Queue[Told]) -> None:
         """Stop expecting."""
         self._expecting[run_id].remove(queue)

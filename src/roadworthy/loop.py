@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from roadworthy.ending import Desk, answered, checked_answer, close, suspend
+from roadworthy.ending import Desk, answered, checked_answer
 from roadworthy.guardrails.loops import LoopGuard
+from roadworthy.handover import gate, stopped, suspended
 from roadworthy.result import RunResult
-from roadworthy.run import Run, Stop, Suspend
+from roadworthy.run import Run
+from roadworthy.stops import Stop, Suspend
 from roadworthy.tool_calls import watch
 from roadworthy.turns import (
     Answer,
@@ -34,15 +36,16 @@ async def converse(run: Run, desk: Desk) -> RunResult[Any]:
     """Turn after turn, until there is an answer, a limit, or somebody to wait for."""
     guard, revisions = LoopGuard(), 0
     try:
-        await admit(run)  # the user's words pass the input guardrails
+        await admit(run, desk)  # the user's words pass the input guardrails
         while True:
+            await gate(run, desk)  # while a person owns the conversation, no further
             await begin_turn(run)  # limits, before anything is paid
             reply = await desk.models.ask(run, await turn_request(run, desk))
             run.messages.append(reply.message)
             match decide(run, desk, reply):
                 case UseTools(calls):
                     carried = await desk.tools.carry_out(run, calls)
-                    run.messages.append(await heard(run, carried))
+                    run.messages.append(await heard(run, desk, carried))
                     await watch(run, guard, carried)  # the same state again?
                 case Answer(text, output):
                     verdict = await checked_answer(run, desk, text, output)
@@ -56,8 +59,8 @@ async def converse(run: Run, desk: Desk) -> RunResult[Any]:
                         run.note(why)
                     revisions = revise(run, why, revisions)
                 case Escalate() as asked:
-                    return await close(run, desk, await handed_over(run, asked))
+                    raise await handed_over(run, asked)
     except Suspend as waits:
-        return await suspend(run, desk, waits)
+        return await suspended(run, desk, waits)
     except Stop as stop:
-        return await close(run, desk, stop)
+        return await stopped(run, desk, stop)

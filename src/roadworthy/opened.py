@@ -21,16 +21,21 @@ from roadworthy.context import User
 from roadworthy.engine.inline import InlineEngine
 from roadworthy.engine.jobs import EngineSettings
 from roadworthy.errors import PatternUnknown, StoreUnavailable, VersionHeld
+from roadworthy.escalation import said
+from roadworthy.escalation.policy import Inbox
+from roadworthy.escalation.views import Said
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
 from roadworthy.executor import Executor
 from roadworthy.house import House
-from roadworthy.intake import Intake, Request
+from roadworthy.intake import Intake
 from roadworthy.keeper import FileKeeper, Keeper
 from roadworthy.limits import Budget
 from roadworthy.live import Live, Shown, Told
 from roadworthy.messages import Message
 from roadworthy.models.catalog import Catalog
+from roadworthy.people import LOOK_SECONDS, People
 from roadworthy.privacy import Privacy, Veil
+from roadworthy.reception import Request
 from roadworthy.result import RunResult
 from roadworthy.store import recorded, runs
 from roadworthy.store.database import Database, Tx
@@ -62,6 +67,7 @@ class Opened:
         busy_seconds: float,
         on_event: Callable[[StreamEvent], None] | None,
         privacy: Privacy | None = None,
+        inbox: Inbox | None = None,
         version: str = "",
         on_change: OnChange = "continue",
         execute: bool = True,
@@ -85,6 +91,7 @@ class Opened:
             toolsets=Toolsets(clock, self.threads),
             circuits=Circuits(clock, self.journal),
             privacy=privacy,
+            inbox=inbox,
             version=version,
             on_change=on_change,
         )
@@ -99,6 +106,7 @@ class Opened:
             self.live.hot = self._hot(database.url, redis)
             self.keeper = self._cluster(engine, work=execute)
         self.intake = Intake(self.executor)
+        self.people = People(self.executor, self.intake, self.keeper, self.live)
         self.timetable = Timetable(self.executor, self.intake, self.keeper)
         self.keeper.fire = self.timetable.fire
 
@@ -161,6 +169,8 @@ class Opened:
             raise
         finally:
             self.live.tell(run_id, None if following == run_id else left or result)
+            if result is not None and result.status == "escalated":
+                self.live.look()  # what waited behind it went to the person as well
         if following is not None:
             self.keeper.wake(following)
         return result is not None
@@ -205,6 +215,22 @@ class Opened:
 
         veil = Veil(self.house.privacy, tenant, conversation)
         return await veil.reveal(await self.house.read(read))
+
+    async def listen(self, conversation: str, user: User, after: int) -> AsyncIterator[Said]:
+        """See `Runtime.listen`."""
+        _ = self.people.declared
+        veil = Veil(self.house.privacy, user.tenant, conversation)
+
+        def read(tx: Tx) -> list[Said]:
+            if runs.conversation_user(tx, user.tenant, conversation) != user.id:
+                return []
+            return said.after(tx, user.tenant, conversation, after)
+
+        while True:
+            for one in await self.house.read(read):
+                after = one.n
+                yield await veil.reveal(one)
+            await asyncio.sleep(LOOK_SECONDS)  # noqa: TID251 - other processes write there
 
     def _watched(self, run_id: str) -> bool:
         """Whether anybody looks at a run's events here."""

@@ -7,6 +7,7 @@ is changed and nothing is paid.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
@@ -120,6 +121,10 @@ async def _mapped(
             await change(key): await _mapped(item, change, signed=signed)
             for key, item in value.items()
         }
+    words: tuple[str, ...] = getattr(type(value), "WORDS", ())  # of what operators are shown
+    if words:
+        shown = {n: await _mapped(getattr(value, n), change, signed=signed) for n in words}
+        return dataclasses.replace(value, **shown)
     if isinstance(value, list | tuple):
         items = [await _mapped(item, change, signed=signed) for item in value]
         return items if isinstance(value, list) else tuple(items)

@@ -19,6 +19,7 @@ from roadworthy.events import (
     ApprovalDecided,
     CancelRequested,
     DeclarationChanged,
+    HandedBack,
     ModelFailed,
     ModelIntended,
     ModelReplied,
@@ -29,10 +30,13 @@ from roadworthy.events import (
     RunWaiting,
     SegmentLeft,
     SegmentStarted,
+    ToolOutcome,
 )
+from roadworthy.handovers import Errand, Handover, Handovers
 from roadworthy.limits import Limits
 from roadworthy.messages import JsonObject, Message
-from roadworthy.run import Past, RunOptions, Stop, Suspend, Wait
+from roadworthy.run import Past, RunOptions
+from roadworthy.stops import Stop, Suspend, Wait
 from roadworthy.store.codec import Seal
 from roadworthy.store.runs import RunRow
 from roadworthy.store.waits import WaitRow
@@ -52,6 +56,7 @@ class Loaded:
     events: Sequence[RunEvent]
     waits: Sequence[WaitRow]
     commands: Sequence[tuple[int, str, str, str]] = ()  # (id, run, kind, by), not carried out yet
+    backs: Sequence[HandedBack] = ()  # the last of the events: not journaled yet
     history: Sequence[Message]
     seal: Seal
 
@@ -135,6 +140,7 @@ def past_of(loaded: Loaded) -> Past:
         earlier_limits=earlier_limits,
         passed=passed,
         earlier_ends=_earlier_ends(loaded.events),
+        handovers=_handovers(loaded.waits, outcomes),
         reserved=reserved,
         reserves=reserves,
     )
@@ -151,7 +157,9 @@ def _earlier_limits(events: Sequence[RunEvent]) -> tuple[list[tuple[int, Limits]
             limits = event.limits
         elif isinstance(event, ModelReplied) and event.key.endswith("/model"):
             answered = int(event.key.split("/")[1])
-        elif isinstance(event, RunReopened | DeclarationChanged):
+        elif isinstance(event, HandedBack) and event.limits is None:
+            continue
+        elif isinstance(event, RunReopened | DeclarationChanged | HandedBack):
             if isinstance(event, RunReopened):
                 passed = answered
             found.append((answered, Limits(**limits)))
@@ -173,6 +181,80 @@ def _earlier_ends(events: Sequence[RunEvent]) -> list[tuple[int, RunEvent]]:
             found += [(answered, event) for event in since]
             since.clear()
     return found
+
+
+def returned(loaded: Loaded) -> Loaded:
+    """With the handovers that persons have ended since the last segment, as events to journal."""
+    known = {event.key for event in loaded.events if isinstance(event, HandedBack)}
+    backs = [
+        HandedBack(
+            key=wait.key,
+            run_id=loaded.row.id,
+            seq=len(loaded.events) + 1 + place,  # behind the event that begins the segment
+            at=loaded.row.updated_at,
+            by=wait.answer["by"],
+            instruction=wait.answer.get("instruction", ""),
+            ends=wait.answer.get("ends", False),
+            talk=msgspec.convert(wait.answer.get("talk", ()), tuple[Message, ...]),
+            deeds=_deeds(loaded.events, wait.key),
+            limits=wait.answer.get("limits"),
+        )
+        for place, wait in enumerate(
+            each
+            for each in _in_order(loaded.waits)
+            if each.kind == "handover" and each.answer and each.key not in known
+        )
+    ]
+    if not backs:
+        return loaded
+    return dataclasses.replace(loaded, events=[*loaded.events, *backs], backs=backs)
+
+
+def _deeds(events: Sequence[RunEvent], handover: str) -> tuple[str, ...]:
+    """What came of the tools that a person used."""
+    return tuple(
+        f"{event.tool}: {event.result.content}"
+        for event in events
+        if isinstance(event, ToolOutcome) and event.key.startswith(f"{handover}/errand/")
+    )
+
+
+def _in_order(waits: Sequence[WaitRow]) -> list[WaitRow]:
+    return sorted(waits, key=lambda wait: (len(wait.key), wait.key))
+
+
+def _handovers(waits: Sequence[WaitRow], outcomes: Mapping[str, RunEvent]) -> Handovers:
+    if not any(wait.kind == "handover" for wait in waits):
+        return Handovers()
+    errands: dict[str, list[Errand]] = {}
+    for wait in _in_order(waits):
+        if wait.kind == "errand":
+            detail = dict(wait.detail)
+            errands.setdefault(wait.key.partition("/errand/")[0], []).append(
+                Errand(
+                    key=wait.key,
+                    kind=detail["kind"],
+                    tool=wait.tool,
+                    detail=detail,
+                    by=detail["by"],
+                )
+            )
+    found = []
+    for wait in _in_order(waits):
+        if wait.kind != "handover":
+            continue
+        back = outcomes.get(wait.key)
+        found.append(
+            Handover(
+                key=wait.key,
+                trigger=wait.detail["trigger"],
+                why=wait.detail["why"],
+                by=wait.detail.get("by", ""),
+                back=back if isinstance(back, HandedBack) else None,
+                errands=tuple(errands.get(wait.key, ())),
+            )
+        )
+    return Handovers(tuple(found))
 
 
 def _answers(waits: Sequence[WaitRow]) -> dict[str, Mapping[str, Any]]:

@@ -13,7 +13,8 @@ from roadworthy.events import RunEnded, RunEvent, RunWaiting
 from roadworthy.executor import Executor
 from roadworthy.loop import converse
 from roadworthy.result import MARKS, RunResult
-from roadworthy.run import Position, RecordEnds, Run, Stop
+from roadworthy.run import Position, Run
+from roadworthy.stops import RecordEnds, Stop
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ Reason: TypeAlias = Literal[
     "poison",
     "error",
     "waiting",
+    "resolved",
+    "joined",
 ]
 Mark: TypeAlias = Literal["limit", "resumable", "outside"]
 MARKS: Mapping[Reason, frozenset[Mark]] = {
@@ -61,6 +63,8 @@ MARKS: Mapping[Reason, frozenset[Mark]] = {
     "poison": frozenset({"resumable", "outside"}),  # a person looked at what killed the processes
     "error": frozenset({"resumable", "outside"}),
     "waiting": frozenset(),
+    "resolved": frozenset(),  # a person settled it
+    "joined": frozenset({"outside"}),  # its message went to the person who owns the conversation
 }
 """What the reasons mean, for every reader at once. limit: a bound of its own ended the run, so one
 closing answer is worth its price. resumable: what ended it may have been mended, so it may go on

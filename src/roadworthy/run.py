@@ -30,11 +30,12 @@ from roadworthy.events import (
     ToolProgress,
     ToolSucceeded,
 )
+from roadworthy.handovers import Handovers
 from roadworthy.limits import Limits, Usage
 from roadworthy.messages import Message
 from roadworthy.meter import Meter
 from roadworthy.privacy import Privacy, Veil
-from roadworthy.result import Reason
+from roadworthy.stops import RecordEnds, Stop, Suspend, handover_wait
 from roadworthy.transcript import Cut, as_told, runtime_note
 
 T = TypeVar("T")
@@ -101,46 +102,6 @@ class LivePort(Protocol):
         ...
 
 
-# --- stops: how a run's code is left -------------------------------------------------------
-
-
-class Stop(Exception):
-    """The run ends here. Caught once, in `loop`; carries how and why."""
-
-    def __init__(self, reason: Reason, why: str, *, text: str | None = None) -> None:
-        super().__init__(why)
-        self.reason: Reason = reason
-        self.why = why
-        self.text = text
-
-
-class Suspend(Exception):
-    """The run waits; `waits` are the rows that will wake it."""
-
-    def __init__(self, waits: Sequence[Wait]) -> None:
-        super().__init__("waiting")
-        self.waits = tuple(waits)
-
-
-class RecordEnds(Exception):
-    """A replay came to a step that was never recorded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wait:
-    """One thing a run waits for: a decision on a call, the user's answer, a call's result."""
-
-    id: str
-    key: str
-    kind: Literal["user", "approval", "unknown_outcome", "failure", "version", "later"]
-    detail: Any
-    tool: str = ""
-    asks: Literal["user", "operator"] = "operator"
-    arguments_hash: str = ""
-    reason: str = ""
-    expires: int | None = None
-
-
 # --- the run -------------------------------------------------------------------------------
 
 
@@ -203,16 +164,18 @@ class Past:
     earlier_ends: Sequence[tuple[int, RunEvent]] = ()  # (last turn, closing call) of reopened ends
     reserved: bool = False
     reserves: int = 0  # closing reserves given back, by waits and ends
+    handovers: Handovers = field(default_factory=Handovers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """The outside of a run."""
+    """The outside of a run. logs: whether what is said is kept for persons and windows."""
 
     journal: JournalPort
     live: LivePort
     clock: Clock
     privacy: Privacy | None = None
+    logs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +203,7 @@ class Run:
         self.messages = list(brief.messages)
         self.meter = Meter(earlier_seconds=past.earlier_seconds)
         self.past = past
+        self.logs = ports.logs
         self.clock = ports.clock
         self.live = ports.live
         self.veil = Veil(ports.privacy, self.user.tenant, self.conversation or self.id)
@@ -248,6 +212,7 @@ class Run:
         self.cut = Cut()  # the results among them that are not whole
         self.reserved = past.reserved  # whether the closing answer's reserve is held
         self.done: list[str] = []  # for the report: what succeeded
+        self.returned: set[str] = set()  # handovers whose talk is among the messages
         self.effects_done: dict[str, ToolSucceeded] = {}  # since the user last spoke
         self.deps: Any = None
         self.turn = 0
@@ -461,6 +426,24 @@ class Run:
         self.cancelled = True
         for scope in self._scopes:
             scope.reschedule(0)
+
+    def overtaken_by(self) -> Suspend:
+        """How the run is left when a person takes it over while it executes."""
+        judged = ("takeover", "A person took the conversation over.")
+        return Suspend([handover_wait(self.id, self.past.handovers.next_key, judged)])
+
+    def take(self) -> None:
+        """A person takes over: interrupt what may be interrupted, suspend before the next step."""
+        self.barred = self.barred or self.overtaken_by()
+        for scope in self._scopes:
+            scope.reschedule(0)
+
+    def overtaken(self, turn: int) -> bool:
+        """Whether a person gave the run back after this turn's reply: what it wanted is stale."""
+        if turn == 0:
+            return self.past.handovers.any_back
+        reply = self.past.outcomes.get(f"turn/{turn}/model")
+        return reply is not None and self.past.handovers.back_after(reply.seq)
 
     def check_cancelled(self) -> None:
         """Raises: Stop: somebody cancelled the run, or it may do no more. Suspend: a person says

@@ -15,8 +15,10 @@ from roadworthy.clock import Clock, SystemClock
 from roadworthy.context import User
 from roadworthy.engine.jobs import EngineSettings
 from roadworthy.errors import ConfigurationError
+from roadworthy.escalation.policy import Inbox
+from roadworthy.escalation.views import Said
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
-from roadworthy.intake import Accepted, Request, checked_input
+from roadworthy.intake import checked_input
 from roadworthy.keeper import Keeper
 from roadworthy.limits import Budget, Limits, Price
 from roadworthy.live import Told
@@ -25,7 +27,9 @@ from roadworthy.messages import Json, Message, UserInput
 from roadworthy.models.catalog import Catalog
 from roadworthy.models.providers import ProviderOptions
 from roadworthy.opened import Opened
+from roadworthy.people import People
 from roadworthy.privacy import Privacy
+from roadworthy.reception import Accepted, Request
 from roadworthy.replaying import Replayed, replay
 from roadworthy.result import Decision, RunResult
 from roadworthy.run import RunOptions
@@ -52,7 +56,7 @@ class Runtime:
     bounds over many runs. providers: options by provider or model name. on_event: called with
     every event of every run here, read-only. privacy: keeps personal data out of the store and
     away from models (`roadworthy.privacy`); what is recorded, and so what on_event is told, then
-    holds tokens. version, on_change: for agents that say none, see there. execute: False only
+    holds tokens. inbox: where runs go that need a person; without one they end as partial. version, on_change: for agents that say none, see there. execute: False only
     looks and leaves requests and commands; another process executes them. On Postgres: redis
     carries live streams between machines (default ROADWORTHY_REDIS, else Postgres does); engine
     says how this process takes part in executing (default from the environment).
@@ -70,6 +74,7 @@ class Runtime:
         on_event: Callable[[StreamEvent], None] | None = None,
         clock: Clock | None = None,
         privacy: Privacy | None = None,
+        inbox: Inbox | None = None,
         version: str = "",
         on_change: OnChange = "continue",
         execute: bool = True,
@@ -83,7 +88,7 @@ class Runtime:
         self._catalog = Catalog(tiers or {}, prices or {}, providers or {})
         self._budgets = tuple(budgets)
         self._on_event = on_event
-        self._privacy = privacy
+        self._privacy, self._inbox = privacy, inbox
         self._version, self._on_change = version, on_change
         self.execute = execute
         self._redis = redis or self._settings.redis
@@ -116,6 +121,7 @@ class Runtime:
                 busy_seconds=self._settings.busy_seconds,
                 on_event=self._on_event,
                 privacy=self._privacy,
+                inbox=self._inbox,
                 version=self._version,
                 on_change=self._on_change,
                 execute=self.execute,
@@ -491,6 +497,17 @@ class Runtime:
     def crew(self) -> Keeper:
         """Who executes runs: `drain` this process, `workers`, `ask_to_drain` one, `health`."""
         return self._open.keeper
+
+    @property
+    def inbox(self) -> People:
+        """What persons do: read the queue, take conversations over, speak, hand back."""
+        return self._open.people
+
+    def listen(self, conversation: str, *, user: User | str, after: int = 0) -> AsyncIterator[Said]:
+        """Every message of a user's conversation behind place `after`, then each as it comes:
+        theirs, the agent's and persons' alike. Never ends by itself; another's has none."""
+        who = user if isinstance(user, User) else User(user)
+        return self._open.listen(conversation, who, after)
 
     @property
     def trouble(self) -> str | None:

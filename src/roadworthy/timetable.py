@@ -18,10 +18,11 @@ from roadworthy.clock import MICROS, moment
 from roadworthy.context import User
 from roadworthy.errors import DeclarationError, RunError
 from roadworthy.executor import Executor
-from roadworthy.intake import Intake, Request, check_ids
+from roadworthy.intake import Intake, check_ids
 from roadworthy.keeper import Keeper
 from roadworthy.messages import Message
 from roadworthy.privacy import Veil
+from roadworthy.reception import Request
 from roadworthy.record import options_from, options_to
 from roadworthy.run import Unit
 from roadworthy.store import schedules

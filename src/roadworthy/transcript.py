@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from roadworthy.events import (
     Delivered,
+    HandedBack,
     InputReceived,
     LoopNoticed,
     ModelReplied,
@@ -105,6 +106,16 @@ def with_text(message: Message, text: str) -> Message:
     return replace(message, parts=(Text(text=text), *others))
 
 
+def came_back(back: HandedBack) -> list[Message]:
+    """What the agent is told when a person gives the run back: all that was said, and done."""
+    note = "A person took this conversation over and answered in your name. It is yours again."
+    if back.deeds:
+        note += f" They did: {'; '.join(back.deeds)}."
+    if back.instruction:
+        note += f" They say to you: {back.instruction}"
+    return [*back.talk, runtime_note(note)]
+
+
 def loop_note(event: LoopNoticed) -> str:
     """What the model is told about a repeat."""
     return (
@@ -173,13 +184,18 @@ def transcript(events: Iterable[RunEvent]) -> list[Message]:
     results: dict[str, ToolResult] = {}
     delivered: str | None = None
     turn_key = ""
+    back: list[Message] = []  # said by a person, to stand behind the turn it broke into
     for event in events:
         if isinstance(event, RunStarted):
             messages.append(event.input)
         elif isinstance(event, ModelReplied) and event.key.endswith("/model"):
             _close_turn(messages, turn_key, results)
+            messages += back
+            back = []
             turn_key = event.key.removesuffix("model")
             messages.append(event.reply.message)
+        elif isinstance(event, HandedBack):
+            back += came_back(event)
         elif isinstance(event, ToolOutcome):
             results[event.key] = event.result
         elif isinstance(event, InputReceived):
@@ -196,6 +212,10 @@ def transcript(events: Iterable[RunEvent]) -> list[Message]:
             messages.append(runtime_note(loop_note(event)))
         elif isinstance(event, Delivered):
             delivered = event.text
+    if back:
+        _close_turn(messages, turn_key, results)
+        turn_key = ""
+        messages += back
     _close_turn(messages, turn_key, results, delivered)
     return messages
 

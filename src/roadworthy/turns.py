@@ -17,12 +17,16 @@ from roadworthy.calls import Asked
 from roadworthy.ending import Desk, checked
 from roadworthy.errors import ToolError
 from roadworthy.events import DecisionMade, Noted, RunEvent
+from roadworthy.handover import judge_words
 from roadworthy.limits import to_dollars
 from roadworthy.messages import Message, Reply, ToolCall, ToolResult, ToolSpec
-from roadworthy.run import Done, Run, Stop
+from roadworthy.result import Reason
+from roadworthy.run import Done, Run
+from roadworthy.stops import Stop
 from roadworthy.tool_calls import (
     ASK_USER,
     ESCALATE,
+    OVERTAKEN,
     Carried,
     absent,
     chosen,
@@ -73,21 +77,25 @@ Meaning: TypeAlias = UseTools | Answer | Escalate | Retry
 # --- before ---------------------------------------------------------------------------------
 
 
-async def admit(run: Run) -> None:
+async def admit(run: Run, desk: Desk) -> None:
     """Check the user's words before anything else sees them. Raises: Stop: they are refused."""
     place = next(i for i in range(len(run.messages) - 1, -1, -1) if run.messages[i].role == "user")
     message = run.messages[place]
-    text = await _checked_words(run, message.text, INPUT_CHECKED)
+    text = await _checked_words(run, desk, message.text, INPUT_CHECKED)
     run.messages[place] = with_text(message, text)
 
 
-async def _checked_words(run: Run, text: str, key: str) -> str:
-    """The user's words as the input guardrails leave them. Raises: Stop: they are refused."""
+async def _checked_words(run: Run, desk: Desk, text: str, key: str) -> str:
+    """The user's words as the input guardrails leave them.
+
+    Raises: Stop: they are refused, or want a person.
+    """
     verdict = await checked(run, "input", text, key)
     if verdict.verdict.action in ("block", "revise"):
         raise Stop("guardrail", verdict.verdict.text)
-    if verdict.verdict.action == "escalate":
-        raise Stop("escalated", verdict.verdict.text)
+    if verdict.verdict.action == "escalate" and not run.overtaken(run.turn):
+        raise Stop("escalated", verdict.verdict.text, trigger="verdict")
+    judge_words(run, desk, verdict.text)
     return verdict.text
 
 
@@ -195,8 +203,10 @@ def _tell_what_is_left(run: Run) -> None:
 
 
 def decide(run: Run, desk: Desk, reply: Reply) -> Meaning:
-    """The one decision of a turn, a pure function of the reply."""
+    """The one decision of a turn, a pure function of the reply and of what is recorded."""
     calls = reply.tool_calls
+    if run.overtaken(run.turn) and not _only_tools(desk, calls):
+        return Retry(OVERTAKEN, _refused(calls, OVERTAKEN))
     escalation = next((c for c in calls if c.tool == ESCALATE.name), None)
     if escalation is not None and "escalate" in run.agent.may:
         return Escalate(str(escalation.arguments.get("reason", "")), reply.text)
@@ -210,6 +220,12 @@ def decide(run: Run, desk: Desk, reply: Reply) -> Meaning:
         return _structured(desk, reply)
     empty = not reply.text.strip()
     return Retry("Your answer was empty. Answer the user.") if empty else Answer(reply.text)
+
+
+def _only_tools(desk: Desk, calls: Sequence[ToolCall]) -> bool:
+    """Whether some of a reply may have been carried out before a person took over."""
+    others = (ESCALATE.name, FINAL_ANSWER if desk.output is not None else "")
+    return bool(calls) and not any(call.tool in others for call in calls)
 
 
 def _final(desk: Desk, calls: Sequence[ToolCall], final: ToolCall) -> Meaning:
@@ -266,6 +282,8 @@ def revise(run: Run, why: str, revisions: int) -> int:
 
     Raises: Stop: the model had them.
     """
+    if run.overtaken(run.turn):
+        return revisions  # it was not the model's fault
     if revisions < MOST_REVISIONS:
         return revisions + 1
     if run.passed:
@@ -277,7 +295,7 @@ async def handed_over(run: Run, asked: Escalate) -> Stop:
     """Why a person is needed. Its words are the model's: users see them, so they are checked."""
     verdict = await checked(run, "output", asked.why, f"turn/{run.turn}/why_checked")
     why = verdict.text if verdict.verdict.action == "allow" else "The agent asked for a person."
-    return Stop("escalated", why, text=asked.text)
+    return Stop("escalated", why, text=asked.text, trigger="agent_asked")
 
 
 def object_to(run: Run, verdict: Verdict, revisions: int) -> int:
@@ -287,7 +305,8 @@ def object_to(run: Run, verdict: Verdict, revisions: int) -> int:
             raise Stop("guardrail", verdict.text)
         run.note(f"Your answer was not sent. {verdict.text} Write it again.")
         return revisions + 1
-    raise Stop("escalated" if verdict.action == "escalate" else "guardrail", verdict.text)
+    reason: Reason = "escalated" if verdict.action == "escalate" else "guardrail"
+    raise Stop(reason, verdict.text, trigger="verdict")
 
 
 def told(results: tuple[ToolResult, ...]) -> Message:
@@ -295,7 +314,7 @@ def told(results: tuple[ToolResult, ...]) -> Message:
     return Message(role="tool", parts=results)
 
 
-async def heard(run: Run, carried: Carried) -> Message:
+async def heard(run: Run, desk: Desk, carried: Carried) -> Message:
     """What came of a turn's calls; the user's own words among it are checked as input is.
 
     Raises: Stop: they are refused.
@@ -303,6 +322,7 @@ async def heard(run: Run, carried: Carried) -> Message:
     parts = list(carried.results)
     for index, part in enumerate(parts):
         if carried.asked and part.tool == ASK_USER.name and part.status == "ok":
-            text = await _checked_words(run, part.content, answer_checked(run.turn, index))
+            key = answer_checked(run.turn, index)
+            text = await _checked_words(run, desk, part.content, key)
             parts[index] = replace(part, content=text)
     return told(tuple(parts))

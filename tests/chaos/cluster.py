@@ -29,7 +29,7 @@ _LIVING = "SELECT id, pid FROM roadworthy_executor WHERE expires_at > clock_time
 _OPEN = """
 SELECT r.id, r.pattern, r.status, r.owner, r.epoch, r.dispatch, r.dispatched,
        (extract(epoch FROM clock_timestamp()) - r.updated_at / 1e6)::int AS idle,
-       j.status, j.executor_id, j.recovery_attempts
+       j.status, j.executor_id, j.recovery_attempts, left(j.error, 500)
 FROM run r LEFT JOIN dbos.workflow_status j ON j.workflow_uuid = r.id || ':' || r.dispatch
 WHERE r.status <> 'completed' ORDER BY r.created_at
 """
@@ -201,6 +201,11 @@ class Cluster:
     def said(self) -> str:
         """What the workers logged."""
         return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def troubles(self) -> str:
+        """The last tracebacks in what the workers logged."""
+        pieces = self.said.split("Traceback (most recent call last)")
+        return "\n---\n".join(piece[:3_000] for piece in pieces[-4:])
 
     async def unfinished(self) -> str:
         """The runs that are not over, and their jobs."""

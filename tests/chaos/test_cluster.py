@@ -110,6 +110,7 @@ async def trial(folder: Path, events: int, seed: int) -> dict[str, object]:
             except BaseException:
                 print(await cluster.stacks())  # noqa: T201 -- shown when it fails
                 print(await cluster.unfinished())  # noqa: T201 -- the same
+                print(cluster.troubles())  # noqa: T201 -- the same
                 raise
             finally:
                 await caller.close()

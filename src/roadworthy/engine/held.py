@@ -83,6 +83,9 @@ class Held:
                     raise
                 log.exception("%s took over %s s: handed back", key, self._settings.segment)
                 await self._leave(key)
+            except Exception:  # the engine keeps it to itself
+                log.exception("%s failed; its run gets another job", key)
+                raise
             if not again:
                 return
             await self._clock.sleep(pause)

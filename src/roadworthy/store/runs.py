@@ -84,20 +84,23 @@ _HAND_BACK = Statement(
     .where(s.run.c.id == _P("run_id"), s.run.c.epoch == _P("of_epoch"), status_in(*OPEN))
     .values(status="queued", owner=None)
 )
+_NEW_CONVERSATION = ("tenant", "id", "user", "active_run", "next_ordinal")  # its agent owns it
 _JOIN_CONVERSATION = Statement(
     upsert(s.conversation)
     .on_conflict_do_update(
         index_elements=["tenant", "id"],
         set_={"next_ordinal": s.conversation.c.next_ordinal + 1},
     )
-    .returning(s.conversation.c.next_ordinal)
+    .returning(s.conversation.c.next_ordinal),
+    columns=_NEW_CONVERSATION,
 )
 _HOLD_CONVERSATION = Statement(  # an upsert locks a row that is there, too
     upsert(s.conversation)
     .on_conflict_do_update(
         index_elements=["tenant", "id"], set_={"next_ordinal": s.conversation.c.next_ordinal}
     )
-    .returning(s.conversation.c.user)
+    .returning(s.conversation.c.user),
+    columns=_NEW_CONVERSATION,
 )
 _IS_CONVERSATION = and_(
     s.conversation.c.tenant == _P("tenant"), s.conversation.c.id == _P("conversation")
@@ -183,6 +186,22 @@ _NEXT_IN_CONVERSATION = Statement(
         status_in(*OPEN),
     )
     .order_by(s.run.c.ordinal)
+    .limit(1)
+)
+_QUEUED_BEHIND = Statement(
+    RUN.where(
+        s.run.c.tenant == _P("tenant"),
+        s.run.c.conversation == _P("conversation"),
+        s.run.c.ordinal > _P("ordinal"),
+        s.run.c.status == "queued",
+        s.run.c.segment == 0,
+    )
+    .order_by(s.run.c.ordinal)
+    .with_for_update()
+)
+_LAST_OF_CONVERSATION = Statement(
+    RUN.where(s.run.c.tenant == _P("tenant"), s.run.c.conversation == _P("conversation"))
+    .order_by(s.run.c.ordinal.desc())
     .limit(1)
 )
 _RECENT = Statement(RUN.order_by(s.run.c.created_at.desc(), s.run.c.id.desc()).limit(_P("most")))
@@ -404,6 +423,12 @@ def next_in_conversation(tx: Tx, tenant: str, conversation: str) -> str | None:
     return row[0] if row else None
 
 
+def queued_behind(tx: Tx, row: RunRow) -> list[RunRow]:
+    """The runs of its conversation that have not begun and wait for this one; they are held."""
+    place = {"tenant": row.tenant, "conversation": row.conversation}
+    return [run_row(each) for each in tx.rows(_QUEUED_BEHIND, ordinal=row.ordinal, **place)]
+
+
 def active_run(tx: Tx, tenant: str, conversation: str) -> str | None:
     """The run that holds the conversation."""
     row = tx.one(_CONVERSATION, tenant=tenant, conversation=conversation)
@@ -414,6 +439,12 @@ def conversation_user(tx: Tx, tenant: str, conversation: str) -> str | None:
     """Whose conversation it is; None while it does not exist."""
     row = tx.one(_CONVERSATION_USER, tenant=tenant, conversation=conversation)
     return row[0] if row else None
+
+
+def last_of_conversation(tx: Tx, tenant: str, conversation: str) -> RunRow | None:
+    """The newest run of a conversation."""
+    row = tx.one(_LAST_OF_CONVERSATION, tenant=tenant, conversation=conversation)
+    return None if row is None else run_row(row)
 
 
 def has_later(tx: Tx, row: RunRow) -> bool:

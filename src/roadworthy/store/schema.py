@@ -43,6 +43,8 @@ conversation = Table(
     Column("user", Text, nullable=False),
     Column("active_run", Text),  # the only run that may execute now
     Column("next_ordinal", Integer, nullable=False),
+    Column("owner", Text, nullable=False, server_default="agent"),  # agent | waiting | person
+    Column("person", Text, nullable=False, server_default=""),  # who owns it
     sqlite_with_rowid=False,
 )
 
@@ -208,4 +210,103 @@ schedule = Table(
     Column("last_at", BigInteger),
     Column("last_run", Text),
     Index("schedule_by_time", "next_at"),
+)
+
+said = Table(
+    "said",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("conversation", Text, primary_key=True),  # or the run, where it has none
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("run_id", Text, nullable=False),
+    Column("handover", Text, nullable=False),  # key of the handover it belongs to; "": none
+    Column("who", Text, nullable=False),  # user | agent | person
+    Column("by", Text, nullable=False),  # which person
+    Column("text", Text, nullable=False),  # payload id of the message
+    Column("at", BigInteger, nullable=False),
+    Column("key", Text),  # as its sender gave it
+    Column("body_hash", Text, nullable=False),
+    UniqueConstraint("tenant", "conversation", "key"),
+    sqlite_with_rowid=False,
+)
+
+escalation = Table(
+    "escalation",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("handover", Text, nullable=False),  # key of its wait; "": it only has to be decided
+    Column("tenant", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("conversation", Text),
+    Column("agent", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # decision | handover | notice
+    Column("trigger", Text, nullable=False),
+    Column("reason", Text, nullable=False),  # payload id
+    Column("queue", Text, nullable=False),
+    Column("skill", Text, nullable=False),
+    Column("priority", Integer, nullable=False),  # 1 first
+    Column("status", Text, nullable=False),  # open | taken | resolved
+    Column("assignee", Text),
+    Column("locked_until", BigInteger),
+    Column("due_at", BigInteger),
+    Column("snoozed_until", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("resolved_at", BigInteger),
+    Column("resolution", Text, nullable=False),  # payload id, or ""
+    Column("tags", Text, nullable=False),  # newline-separated
+    Column("level", Integer, nullable=False),  # how often it was escalated further
+    Column("version", Integer, nullable=False),  # every change raises it
+    Index("escalation_by_status", "status", "queue", "priority"),
+    Index("escalation_by_run", "run_id"),
+    Index("escalation_by_conversation", "tenant", "conversation"),
+    Index("escalation_due", "status", "due_at"),
+)
+
+escalation_log = Table(
+    "escalation_log",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("escalation_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("detail", Text, nullable=False),  # payload id, or ""
+    Column("key", Text),  # the action's idempotency key
+    UniqueConstraint("escalation_id", "key"),
+    Index("escalation_log_by_item", "escalation_id", "id"),
+)
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("escalation_id", Text, nullable=False),
+    Column("channel", Text, nullable=False),  # by its name in `Inbox(notify=...)`
+    Column("event", Text, nullable=False),
+    Column("body", Text, nullable=False),  # payload id
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("sent_at", BigInteger),
+    Column("error", Text, nullable=False),
+    Index("notice_due", "sent_at", "next_at"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("conversation", Text),
+    Column("agent", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # user | operator
+    Column("by", Text, nullable=False),
+    Column("rating", Integer, nullable=False),  # -1 | 0 | 1
+    Column("detail", Text, nullable=False),  # payload id: reason, correction, confidence
+    Column("consent", Integer, nullable=False),  # 1: may become a case for evals
+    Column("at", BigInteger, nullable=False),
+    Index("feedback_by_run", "run_id"),
+    Index("feedback_by_time", "tenant", "at"),
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, delete, insert, or_, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from roadworthy.store import payloads
 from roadworthy.store import schema as s
@@ -68,6 +68,18 @@ _ANSWERS_OF_USER = Statement(
         s.wait.c.answer.is_not(None),
     )
 )
+_ERRANDS = Statement(
+    select(func.count())
+    .select_from(s.wait)
+    .where(s.wait.c.run_id == _P("run_id"), s.wait.c.kind == "errand")
+)
+_WITHDRAW = Statement(
+    delete(s.wait).where(
+        s.wait.c.run_id == _P("run_id"),
+        s.wait.c.answered_at.is_(None),
+        or_(s.wait.c.kind == "user", s.wait.c.kind == "approval"),
+    )
+)
 _IS_ANSWERED = Statement(
     select(s.wait.c.id).where(s.wait.c.id == _P("wait_id"), s.wait.c.answered_at.is_not(None))
 )
@@ -76,6 +88,7 @@ _DROP = Statement(
         s.wait.c.run_id == _P("run_id"),
         s.wait.c.answered_at.is_(None),
         s.wait.c.kind != "later",  # who delivers afterwards is told what became of the run
+        s.wait.c.kind != "errand",  # what persons had done stays on record
     )
 )
 _DO_COMMANDS = Statement(
@@ -162,6 +175,17 @@ def answers_of_user(tx: Tx, tenant: str, conversation: str) -> list[WaitRow]:
 def is_answered(tx: Tx, wait_id: str) -> bool:
     """Whether somebody answered a wait."""
     return tx.one(_IS_ANSWERED, wait_id=wait_id) is not None
+
+
+def errands(tx: Tx, run_id: str) -> int:
+    """How many errands the persons who owned a run left for it."""
+    row = tx.one(_ERRANDS, run_id=run_id)
+    return 0 if row is None else int(row[0])
+
+
+def withdraw(tx: Tx, run_id: str) -> None:
+    """A person gives the run back: what its agent wanted to know or do before is not asked."""
+    tx.run(_WITHDRAW, run_id=run_id)
 
 
 def drop(tx: Tx, run_id: str, now: int, *, asked: bool = True) -> None:

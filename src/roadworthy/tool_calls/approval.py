@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from roadworthy.events import ApprovalAsked, ApprovalDecided, ToolIntended
 from roadworthy.messages import ToolCall
-from roadworthy.run import Done, Run, Stop, Suspend, Wait
+from roadworthy.run import Done, Run
+from roadworthy.stops import Stop, Suspend, Wait
 from roadworthy.tool_calls.plan import Planned
 from roadworthy.tool_calls.private import in_clear
 from roadworthy.tool_calls.ruled import holds, strictest

@@ -11,7 +11,8 @@ from typing import Any
 
 from roadworthy.clock import MICROS
 from roadworthy.events import ToolAcknowledged
-from roadworthy.run import Run, Suspend
+from roadworthy.run import Run
+from roadworthy.stops import Suspend
 from roadworthy.store import waits
 from roadworthy.store.database import Tx
 from roadworthy.tool_calls import later

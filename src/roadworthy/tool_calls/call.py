@@ -26,8 +26,9 @@ from roadworthy.events import (
 from roadworthy.limits import Phase
 from roadworthy.messages import ToolResult
 from roadworthy.retries import rest, tool_retry_at, tried_before
-from roadworthy.run import Done, Run, Stop, Suspend
+from roadworthy.run import Done, Run
 from roadworthy.standins import LastGood
+from roadworthy.stops import Stop, Suspend
 from roadworthy.store.database import Tx
 from roadworthy.tool_calls import cache, later
 from roadworthy.tool_calls.approval import unknown_outcome

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 from roadworthy.budget import Amount, Ask, Exhausted, Held, Ledger, bearer_of, settle
 from roadworthy.events import ToolAcknowledged, ToolAttemptFailed, ToolIntended
-from roadworthy.run import Run, Stop
+from roadworthy.run import Run
+from roadworthy.stops import Stop
 
 Charged: TypeAlias = Literal["settled", "assumed"]
 

@@ -23,8 +23,9 @@ from roadworthy.events import (
     alternative_key,
 )
 from roadworthy.messages import ToolCall
-from roadworthy.run import Done, Run, Suspend, Wait
+from roadworthy.run import Done, Run
 from roadworthy.standins import AskPerson, Default, LastGood
+from roadworthy.stops import Suspend, Wait
 from roadworthy.tool_calls import cache
 from roadworthy.tool_calls.approval import decided, wait_id
 from roadworthy.tool_calls.call import Call, Climb, Failed, digest

@@ -17,7 +17,8 @@ from roadworthy.clock import moment
 from roadworthy.events import ToolAcknowledged
 from roadworthy.messages import File
 from roadworthy.result import ENDS, is_resumable
-from roadworthy.run import Run, Wait
+from roadworthy.run import Run
+from roadworthy.stops import Wait
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx

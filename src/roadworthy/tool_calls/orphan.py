@@ -20,7 +20,8 @@ from roadworthy.events import (
     call_key,
 )
 from roadworthy.messages import ToolResult, ToolStatus
-from roadworthy.run import Done, Run, Suspend
+from roadworthy.run import Done, Run
+from roadworthy.stops import Suspend
 from roadworthy.tool_calls.approval import unknown_outcome, wait_id
 from roadworthy.tool_calls.plan import Planned
 

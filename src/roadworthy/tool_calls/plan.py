@@ -6,6 +6,7 @@ Used by `turn` and `call`. Invariant: a plan says yes only to a declared tool wi
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,14 +94,15 @@ class Planned:
 
 
 async def plan(
-    run: Run, registry: Registry, turn: int, calls: Sequence[tuple[int, ToolCall]]
+    run: Run, registry: Registry, place: str, calls: Sequence[tuple[int, ToolCall]]
 ) -> list[Planned | ToolRefused]:
-    """Every call, with its place in the reply, as planned or refused. Limits count executions."""
-    left = run.limits.tool_calls - run.meter.tool_calls
+    """Every call, with its place in the reply, as planned or refused. Limits count executions,
+    of the agent's calls. place: of the reply, such as `turn/3`."""
+    left = sys.maxsize if by_person(place) else run.limits.tool_calls - run.meter.tool_calls
     planned: list[Planned | ToolRefused] = []
     running: Counter[str] = Counter()
     for index, call in calls:
-        key = f"turn/{turn}/tool/{index}"
+        key = f"{place}/tool/{index}"
         checked = await check(run, registry, call)
         if index >= run.limits.plan_steps:
             planned.append(_refuse(key, call, "plan_limit", _too_many(run.limits.plan_steps)))
@@ -128,6 +130,11 @@ async def plan(
                 )
             )
     return planned
+
+
+def by_person(key: str) -> bool:
+    """Whether a call is that of a person who owns the run."""
+    return key.startswith("escalation/")
 
 
 def may_ask(run: Run) -> bool:

@@ -22,7 +22,8 @@ from roadworthy.events import (
 )
 from roadworthy.guardrails.loops import LoopGuard
 from roadworthy.messages import File, Message, ToolCall, ToolResult
-from roadworthy.run import Done, Run, Stop, Suspend, Wait
+from roadworthy.run import Done, Run
+from roadworthy.stops import Stop, Suspend, Wait
 from roadworthy.tool_calls.approval import approval, asked_before, asks_whom, wait_id
 from roadworthy.tool_calls.cache import dropping
 from roadworthy.tool_calls.charge import assume_open
@@ -31,12 +32,15 @@ from roadworthy.tool_calls.ladder import perform, visit
 from roadworthy.tool_calls.more import shortened
 from roadworthy.tool_calls.orphan import orphan, settled
 from roadworthy.tool_calls.own import own_tools, serve
-from roadworthy.tool_calls.plan import ASK_USER, Planned, may_ask, plan
+from roadworthy.tool_calls.plan import ASK_USER, Planned, by_person, may_ask, plan
 from roadworthy.tool_calls.private import check
 from roadworthy.tool_calls.ruled import out_of_bounds
 from roadworthy.tools.registry import Accepted, Registry
 from roadworthy.transcript import loop_note
 
+OVERTAKEN = (
+    "Not carried out: a person took over before this. Read what was said since, and decide anew."
+)
 _STRICTER = "With these arguments an operator has to agree, not the user."
 
 
@@ -66,12 +70,16 @@ class ToolCalls:
         Raises: Suspend: some calls wait for a person (their siblings are finished). Stop: the
         budget or a cancel ends the run.
         """
-        turn = _Turn(self, run, run.turn)
+        turn = _Turn(self, run, f"turn/{run.turn}")
         try:
             return await self._carry_out(turn, run, calls)
         except Stop:  # the closing answer knows what was done, and no call is left unanswered
             run.messages.append(Message(role="tool", parts=turn.so_far(calls)))
             raise
+
+    async def for_person(self, run: Run, place: str, call: ToolCall) -> None:
+        """One call of the person who owns the run: same checks, same record, no model."""
+        await _Turn(self, run, place).go([(0, call)])
 
     async def assume_open(self, run: Run) -> None:
         """The run ends: the cost of calls that died with a process is assumed and counted."""
@@ -102,26 +110,26 @@ class ToolCalls:
 
 
 class _Turn:
-    def __init__(self, owner: ToolCalls, run: Run, number: int) -> None:
-        self.hands, self.registry, self.run, self.number = (
-            owner.hands,
-            owner.registry,
-            run,
-            number,
-        )
+    def __init__(self, owner: ToolCalls, run: Run, place: str) -> None:
+        self.hands, self.registry, self.run, self.place = owner.hands, owner.registry, run, place
         self.outcomes: dict[str, ToolOutcome] = {}
         self.waits: list[Wait] = []
         self.rejected = False
         self.behind = False  # an effect keeps its place, so what follows it keeps its own
+        self.behind_person = False
 
     async def go(self, calls: Sequence[tuple[int, ToolCall]]) -> list[ToolOutcome]:
-        plans = await plan(self.run, self.registry, self.number, calls)
+        plans = await plan(self.run, self.registry, self.place, calls)
+        if self.run.past.handovers.all:
+            plans = [self._after_person(planned) for planned in plans]
         decisions = await self._approvals([p for p in plans if isinstance(p, Planned)])
         reads: list[Planned] = []
         stopped = False
         for planned in plans:
             if isinstance(planned, ToolRefused):
                 stopped = await self._refused(planned) or stopped
+            elif self._held(planned, decisions.get(planned.key)):
+                self.behind = self.behind or planned.changes
             elif not planned.changes and decisions.get(planned.key) is None:
                 reads.append(planned)
             else:
@@ -131,11 +139,39 @@ class _Turn:
         await self._reads(reads)
         if self.waits:
             raise Suspend(self.waits)
+        if self.behind_person:
+            raise self.run.overtaken_by()
         return [self.outcomes[p.key] for p in plans]
+
+    def _begun(self, planned: Planned) -> bool:
+        """Whether something is recorded of a call that has to be settled, whoever owns the run."""
+        past = self.run.past
+        return planned.key in past.outcomes or self.run.open_intent(planned.key) is not None
+
+    def _after_person(self, planned: Planned | ToolRefused) -> Planned | ToolRefused:
+        """A call that was asked for before a person gave the run back, and not begun, is stale."""
+        stale = not by_person(self.place) and self.run.overtaken(self.run.turn)
+        if isinstance(planned, ToolRefused) or not stale:
+            return planned
+        known = self.run.past.outcomes.get(planned.key)
+        refused_then = isinstance(known, ToolRefused) and known.code == "overtaken"
+        if self._begun(planned) and not refused_then:
+            return planned
+        return planned.refused("overtaken", OVERTAKEN)
+
+    def _held(self, planned: Planned, decision: ApprovalDecided | Wait | None) -> bool:
+        """Whether a call keeps still because a person owns the run: all but what they decided."""
+        run = self.run
+        if run.past.handovers.open is None or by_person(self.place) or self._begun(planned):
+            return False
+        if isinstance(decision, ApprovalDecided | Wait):
+            return False
+        self.behind_person = True
+        return True
 
     async def own(self, index: int, call: ToolCall) -> ToolOutcome:
         """A call of a tool of the runtime's own: it reads what the run has, and changes nothing."""
-        run, key = self.run, f"turn/{self.number}/tool/{index}"
+        run, key = self.run, f"{self.place}/tool/{index}"
 
         async def effect() -> Done[ToolOutcome]:
             return await serve(self.hands.read, run, self.registry, (key, call))
@@ -145,9 +181,12 @@ class _Turn:
 
     async def question(self, index: int, call: ToolCall) -> ToolResult:
         """The user's answer to a question of the agent, as the call's result."""
-        run, key = self.run, f"turn/{self.number}/ask/{index}"
+        run, key = self.run, f"{self.place}/ask/{index}"
         text = str(call.arguments.get("question", "")) or "Could you tell me more?"
         wait = Wait(id=wait_id(run.id, key), key=key, kind="user", asks="user", detail=text)
+
+        if run.overtaken(run.turn) and key not in run.past.outcomes:
+            return ToolResult(tool=call.tool, call_id=call.id, content=OVERTAKEN, status="skipped")
 
         async def effect() -> Done[InputReceived]:
             answer = run.past.answers.get(key)
@@ -167,7 +206,7 @@ class _Turn:
 
     def so_far(self, calls: Sequence[ToolCall]) -> tuple[ToolResult, ...]:
         """What is known of each call of a turn that ends early."""
-        known = [self.outcomes.get(f"turn/{self.number}/tool/{i}") for i in range(len(calls))]
+        known = [self.outcomes.get(f"{self.place}/tool/{i}") for i in range(len(calls))]
         return tuple(
             ToolResult(
                 tool=call.tool, call_id=call.id, content="Not carried out.", status="skipped"
@@ -196,6 +235,8 @@ class _Turn:
         if before is not None:
             self.run.visited.add(f"{planned.key}/asks")
             return before.asks
+        if by_person(planned.key):
+            return None  # whoever asks for it is who would be asked
         if planned.key in self.run.past.outcomes:  # done before its tool asked for a word
             self.run.visited.add(f"{planned.key}/asks")
             return None
@@ -433,5 +474,5 @@ async def watch(run: Run, guard: LoopGuard, carried: Carried) -> None:
         return Done(noticed)
 
     run.note(loop_note(await run.step(noticed.key, effect)))
-    if stopped and not run.passed:
+    if stopped and not run.passed and not run.overtaken(run.turn):
         raise Stop("loop", f"{worst.tool} came to the same state {worst.repeat} times.")

@@ -8,7 +8,7 @@ from typing import Any
 from roadworthy.errors import StoreVersionError
 from roadworthy.store.database import Database
 
-HEAD = "0004"
+HEAD = "0005"
 
 
 def upgrade(database: Database) -> None:

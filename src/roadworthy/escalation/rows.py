@@ -1,0 +1,282 @@
+"""Rows of escalations and their log. Called in units of those who hold the run.
+
+Invariant: every change is logged in the same commit, and an idempotency key is used once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import bindparam, func, insert, or_, select, update
+
+from roadworthy.errors import UnknownEscalation
+from roadworthy.escalation.views import Escalation, Kind, LogEntry
+from roadworthy.store import payloads
+from roadworthy.store import schema as s
+from roadworthy.store.codec import Seal
+from roadworthy.store.database import Row, Statement, Tx, upsert
+
+_P = bindparam
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Escalation))
+_T = s.escalation.c
+_SELECT = select(*(_T[name] for name in _COLUMNS))
+_BY_ID = Statement(_SELECT.where(_T.id == _P("escalation")))
+_OF_RUN = Statement(
+    _SELECT.where(_T.run_id == _P("run_id"), _T.status != "resolved").order_by(_T.created_at)
+)
+_OF_CONVERSATION = Statement(
+    _SELECT.where(
+        _T.tenant == _P("tenant"),
+        _T.conversation == _P("conversation"),
+        _T.status != "resolved",
+    )
+)
+_ORDER = (_T.priority, func.coalesce(_T.due_at, _T.created_at), _T.created_at, _T.id)
+_OPEN = Statement(_SELECT.where(_T.status != "resolved").order_by(*_ORDER).limit(_P("most")))
+_RESOLVED = Statement(
+    _SELECT.where(_T.status == "resolved").order_by(_T.resolved_at.desc(), _T.id).limit(_P("most"))
+)
+_LIKE = Statement(
+    _SELECT.where(
+        _T.tenant == _P("tenant"),
+        _T.status == "resolved",
+        _T.resolution != "",
+        or_(_T.trigger == _P("trigger"), _T.agent == _P("agent")),
+        _T.id != _P("escalation"),
+    )
+    .order_by(_T.resolved_at.desc())
+    .limit(_P("most"))
+)
+_ADD = Statement(insert(s.escalation), columns=list(_COLUMNS))
+_MUTABLE = (
+    "handover",
+    "kind",
+    "trigger",
+    "queue",
+    "skill",
+    "priority",
+    "status",
+    "assignee",
+    "locked_until",
+    "due_at",
+    "snoozed_until",
+    "updated_at",
+    "resolved_at",
+    "resolution",
+    "tags",
+    "level",
+    "version",
+)
+_SAVE = Statement(
+    update(s.escalation)
+    .where(_T.id == _P("escalation"))
+    .values({name: _P(f"new_{name}") for name in _MUTABLE})
+)
+_SET_REASON = Statement(
+    update(s.escalation).where(_T.id == _P("escalation")).values(reason=_P("reason_ref"))
+)
+_L = s.escalation_log.c
+_LOG = Statement(
+    upsert(s.escalation_log).on_conflict_do_nothing(),
+    columns=["escalation_id", "at", "by", "action", "detail", "key"],
+)
+_LOGGED = Statement(
+    select(_L.action).where(_L.escalation_id == _P("escalation"), _L.key == _P("key"))
+)
+_ENTRIES = Statement(
+    select(_L.at, _L.by, _L.action, _L.detail)
+    .where(_L.escalation_id == _P("escalation"))
+    .order_by(_L.id)
+)
+_PULSE = Statement(select(func.max(_L.id)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEscalation:
+    """What an item begins with."""
+
+    run_id: str
+    tenant: str
+    user: str
+    conversation: str | None
+    agent: str
+    kind: Kind
+    trigger: str
+    reason: str
+    queue: str
+    skill: str
+    priority: int
+    due_at: int | None
+    handover: str = ""
+
+
+def put(tx: Tx, new: NewEscalation, seal: Seal, now: int, by: str = "") -> Escalation:
+    """Put a run into the queue, or change what of it is there: one item per run at a time."""
+    known = of_run(tx, new.run_id)
+    if known is not None:
+        return _again(tx, known, new, seal, now)
+    item = Escalation(
+        **{f.name: getattr(new, f.name) for f in dataclasses.fields(new)},
+        id=f"esc_{now:x}{secrets.token_hex(5)}",
+        status="open",
+        assignee=None,
+        locked_until=None,
+        snoozed_until=None,
+        created_at=now,
+        updated_at=now,
+        resolved_at=None,
+        resolution="",
+        tags=(),
+        level=0,
+        version=1,
+    )
+    reason = payloads.keep(tx, msgspec.json.encode(new.reason), seal)
+    values = {name: getattr(item, name) for name in _COLUMNS}
+    tx.run(_ADD, **{**values, "reason": reason, "tags": ""})
+    log(tx, item.id, ("raised", by, new.reason), seal, now)
+    return item
+
+
+def _again(tx: Tx, known: Escalation, new: NewEscalation, seal: Seal, now: int) -> Escalation:
+    """An item of this run is there: it says what is needed now, and keeps who has it."""
+    same = (known.kind, known.trigger, known.reason) == (new.kind, new.trigger, new.reason)
+    if same and known.handover == (new.handover or known.handover):
+        return known
+    if known.kind == "handover" and new.kind == "decision":
+        return known  # a person has, or will get, the whole of it
+    reason = payloads.keep(tx, msgspec.json.encode(new.reason), seal)
+    tx.run(_SET_REASON, escalation=known.id, reason_ref=reason)
+    changed = dataclasses.replace(
+        known,
+        kind=new.kind,
+        trigger=new.trigger,
+        reason=new.reason,
+        handover=new.handover or known.handover,
+        priority=min(new.priority, known.priority),
+    )
+    log(tx, known.id, ("raised", "", new.reason), seal, now)
+    return save(tx, changed, seal, now)
+
+
+def save(tx: Tx, item: Escalation, seal: Seal, now: int) -> Escalation:
+    """Write an item back; its caller holds the run, and has logged the change."""
+    item = dataclasses.replace(item, version=item.version + 1, updated_at=now)
+    resolution = ""
+    if item.resolution:
+        resolution = payloads.keep(tx, msgspec.json.encode(item.resolution), seal)
+    values: dict[str, Any] = {name: getattr(item, name) for name in _MUTABLE}
+    values |= {"tags": "\n".join(item.tags), "resolution": resolution}
+    tx.run(_SAVE, escalation=item.id, **{f"new_{name}": v for name, v in values.items()})
+    return item
+
+
+def log(
+    tx: Tx,
+    escalation: str,
+    entry: tuple[str, str, str],
+    seal: Seal,
+    now: int,
+    key: str | None = None,
+) -> bool:
+    """Log (action, by, text). False: an action under this key is logged already."""
+    action, by, text = entry
+    detail = payloads.keep(tx, msgspec.json.encode(text), seal) if text else ""
+    return bool(
+        tx.run(_LOG, escalation_id=escalation, at=now, by=by, action=action, detail=detail, key=key)
+    )
+
+
+def logged(tx: Tx, escalation: str, key: str | None) -> str | None:
+    """Which action was done under this key."""
+    row = None if key is None else tx.one(_LOGGED, escalation=escalation, key=key)
+    return None if row is None else str(row[0])
+
+
+def entries(tx: Tx, escalation: str) -> list[LogEntry]:
+    """Everything that happened to an item, oldest first."""
+    rows = tx.rows(_ENTRIES, escalation=escalation)
+    texts = _texts(tx, [row[3] for row in rows])
+    return [LogEntry(row[0], row[1], row[2], texts.get(row[3], "")) for row in rows]
+
+
+def pulse(tx: Tx) -> int:
+    """A number that changes when the queue does."""
+    row = tx.one(_PULSE)
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
+def by_id(tx: Tx, escalation: str, tenant: str | None = None) -> Escalation:
+    """One item. tenant: whose it must be. Raises: UnknownEscalation."""
+    row = tx.one(_BY_ID, escalation=escalation)
+    found = None if row is None else _items(tx, [row])[0]
+    if found is None or (tenant is not None and found.tenant != tenant):
+        raise UnknownEscalation(f"No escalation {escalation!r} here.")
+    return found
+
+
+def of_run(tx: Tx, run_id: str) -> Escalation | None:
+    """What of a run is in the queue now."""
+    rows = tx.rows(_OF_RUN, run_id=run_id)
+    return _items(tx, rows[-1:])[0] if rows else None
+
+
+def of_conversation(tx: Tx, tenant: str, conversation: str) -> list[Escalation]:
+    """What of a conversation is in the queue now."""
+    return _items(tx, tx.rows(_OF_CONVERSATION, tenant=tenant, conversation=conversation))
+
+
+def listed(tx: Tx, *, resolved: bool, most: int) -> list[Escalation]:
+    """What is in the queue, first things first; or what was resolved, the newest first."""
+    return _items(tx, tx.rows(_RESOLVED if resolved else _OPEN, most=most))
+
+
+def alike(tx: Tx, item: Escalation, most: int) -> list[Escalation]:
+    """Resolved items of the same tenant with the same trigger or agent, the newest first."""
+    return _items(
+        tx,
+        tx.rows(
+            _LIKE,
+            tenant=item.tenant,
+            trigger=item.trigger,
+            agent=item.agent,
+            escalation=item.id,
+            most=most,
+        ),
+    )
+
+
+def resolve(tx: Tx, run_id: str, why: tuple[str, str, str], seal: Seal, now: int) -> None:
+    """What of a run is in the queue needs nobody any more. why: (action, by, resolution)."""
+    item = of_run(tx, run_id)
+    if item is None:
+        return
+    action, by, text = why
+    log(tx, item.id, (action, by, text), seal, now)
+    done = dataclasses.replace(
+        item, status="resolved", resolved_at=now, resolution=text, locked_until=None
+    )
+    save(tx, done, seal, now)
+
+
+def _items(tx: Tx, rows: list[Row]) -> list[Escalation]:
+    plain = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+    texts = _texts(tx, [each[name] for each in plain for name in ("reason", "resolution")])
+    return [_item(each, texts) for each in plain]
+
+
+def _item(values: dict[str, Any], texts: Mapping[str, str]) -> Escalation:
+    for name in ("reason", "resolution"):
+        values[name] = texts.get(values[name], "")
+    values["tags"] = tuple(filter(None, values["tags"].split("\n")))
+    return Escalation(**values)
+
+
+def _texts(tx: Tx, addresses: list[str]) -> dict[str, str]:
+    found: dict[str, bytes] = {}
+    payloads.fetch(tx, filter(None, addresses), found)
+    return {address: msgspec.json.decode(data) or "" for address, data in found.items()}

@@ -1,0 +1,244 @@
+"""What an operator reads before acting: the `Packet` of an escalation, from what is recorded.
+
+`people` makes it, the console, the API and the terminal show it. Invariant: a pure view; nothing
+in it asks a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from roadworthy.escalation.views import Escalation, LogEntry, Owner, Said
+from roadworthy.events import (
+    ApprovalAsked,
+    ApprovalDecided,
+    DecisionMade,
+    LoopNoticed,
+    ModelReplied,
+    RunEvent,
+    ToolIntended,
+    ToolOutcome,
+    ToolRefused,
+    ToolSucceeded,
+    VerdictGiven,
+)
+from roadworthy.messages import JsonObject, Message
+from roadworthy.result import Approval
+
+_MOST_TEXT = 2_000
+Outcome: TypeAlias = Literal["ok", "failed", "refused", "unknown", "waiting"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One message. at: microseconds UTC. by: which person."""
+
+    WORDS: ClassVar[tuple[str, ...]] = ("text",)
+
+    who: Literal["user", "agent", "person"]
+    text: str
+    at: int
+    by: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One action that was tried. by: the person who had it done, "" for the agent."""
+
+    WORDS: ClassVar[tuple[str, ...]] = ("arguments", "result")
+
+    tool: str
+    arguments: JsonObject
+    outcome: Outcome
+    result: str
+    at: int
+    by: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A reason for or against going on alone."""
+
+    WORDS: ClassVar[tuple[str, ...]] = ("text",)
+
+    text: str
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similar:
+    """A case that persons resolved before."""
+
+    WORDS: ClassVar[tuple[str, ...]] = ("reason", "resolution")
+
+    id: str
+    reason: str
+    resolution: str
+    at: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packet:
+    """All an operator needs. pending: calls to decide. schemas: tool -> JSON schema of its
+    arguments. tools: what the owner may call. suggested: a reply nobody was sent."""
+
+    WORDS: ClassVar[tuple[str, ...]] = (
+        "escalation",
+        "conversation",
+        "summary",
+        "decisions",
+        "tried",
+        "why",
+        "pending",
+        "memory",
+        "similar",
+        "suggested",
+        "log",
+    )
+
+    escalation: Escalation
+    owner: Owner
+    person: str | None
+    conversation: tuple[Line, ...] = ()
+    summary: str = ""
+    decisions: tuple[str, ...] = ()
+    tried: tuple[Attempt, ...] = ()
+    why: tuple[Check, ...] = ()
+    pending: tuple[Approval, ...] = ()
+    schemas: Mapping[str, JsonObject] = field(default_factory=dict)
+    tools: tuple[str, ...] = ()
+    memory: tuple[str, ...] = ()
+    similar: tuple[Similar, ...] = ()
+    suggested: str = ""
+    log: tuple[LogEntry, ...] = ()
+
+
+def lines_of(talk: Sequence[Said], history: Sequence[Message], at: int) -> tuple[Line, ...]:
+    """The conversation; of one from before the inbox, what runs remember. at: for those."""
+    if talk:
+        return tuple(Line(who=s.who, text=s.text, at=s.at, by=s.by) for s in talk)
+    return tuple(
+        Line(who="user" if m.role == "user" else "agent", text=m.text, at=at)
+        for m in history
+        if m.text and not m.by_runtime and m.role != "tool"
+    )
+
+
+def attempts_of(events: Sequence[RunEvent], by: Mapping[str, str]) -> tuple[Attempt, ...]:
+    """Every call that was asked for, with what came of it. by: key of a person's errand -> who."""
+    outcomes = {event.key for event in events if isinstance(event, ToolOutcome)}
+    found: list[Attempt] = []
+    for event in events:
+        if isinstance(event, ToolOutcome):
+            found.append(_attempt(event, by))
+        elif isinstance(event, ApprovalAsked) and event.kind != "version":
+            call = event.key.partition("/approval")[0].partition("/unknown")[0]
+            if call not in outcomes:
+                state: Outcome = "unknown" if event.kind == "unknown_outcome" else "waiting"
+                found.append(_waiting(event, state))
+        elif (
+            isinstance(event, ToolIntended)
+            and event.key not in outcomes
+            and not _asked(events, event.key)
+        ):
+            found.append(
+                Attempt(
+                    tool=event.tool,
+                    arguments=event.arguments,
+                    outcome="unknown",
+                    result="Begun; what came of it is not known.",
+                    at=event.at,
+                )
+            )
+    return tuple(found)
+
+
+def decisions_of(events: Sequence[RunEvent]) -> tuple[str, ...]:
+    """What the agent decided, in plain words."""
+    said = {
+        "use_tools": "used",
+        "ask_user": "asked the user",
+        "answer": "answered",
+        "escalate": "asked for a person",
+        "revise": "had to write again",
+    }
+    found: list[str] = []
+    for event in events:
+        if isinstance(event, DecisionMade):
+            tools = f" {', '.join(event.tools)}" if event.decision == "use_tools" else ""
+            found.append(f"Turn {_turn(event.key)}: {said[event.decision]}{tools}")
+        elif isinstance(event, ApprovalDecided):
+            note = f": {event.note}" if event.note else ""
+            found.append(f"{event.by or 'Nobody in time'} decided: {event.decision}{note}")
+        elif isinstance(event, LoopNoticed):
+            found.append(f"{event.tool} came to the same state {event.repeat} times")
+    return tuple(found)
+
+
+def checks_of(item: Escalation, events: Sequence[RunEvent]) -> tuple[Check, ...]:
+    """Why it is here: what failed first, then what did not."""
+    found = [Check(text=item.reason, passed=False)]
+    for event in events:
+        if isinstance(event, VerdictGiven) and event.action != "allow":
+            found.append(Check(text=f"{event.guardrail}: {event.text}"[:_MOST_TEXT], passed=False))
+    ok = [e for e in events if isinstance(e, ToolSucceeded)]
+    if ok:
+        names = ", ".join(dict.fromkeys(event.tool for event in ok))
+        found.append(Check(text=f"Worked: {names}", passed=True))
+    seen = {check.text: check for check in reversed(found)}
+    return tuple(check for check in found if seen.pop(check.text, None) is not None)
+
+
+def summary_of(item: Escalation, lines: Sequence[Line], tried: Sequence[Attempt]) -> str:
+    """Two sentences: what the user wants, what was done, why it stopped."""
+    asked = next((line.text for line in lines if line.who == "user"), "")
+    worked = sum(1 for attempt in tried if attempt.outcome == "ok")
+    done = f"{len(tried)} actions, {worked} of them worked" if tried else "no action so far"
+    who = item.user if item.user != "anonymous" else "The user"
+    words = asked if len(asked) <= 160 else f"{asked[:157]}..."
+    return f"{who} wrote: “{words}”. The agent {item.agent}: {done}. {item.reason}"
+
+
+def suggestion_of(events: Sequence[RunEvent], delivered: Sequence[Line]) -> str:
+    """The newest draft, else the agent's last words that nobody was sent."""
+    drafts = [e for e in events if isinstance(e, ModelReplied) and "/errand/" in e.key]
+    if drafts:
+        return drafts[-1].reply.text
+    last = next((e for e in reversed(events) if isinstance(e, ModelReplied)), None)
+    text = "" if last is None else last.reply.text
+    return "" if any(line.text == text for line in delivered) else text
+
+
+def _attempt(event: ToolOutcome, by: Mapping[str, str]) -> Attempt:
+    outcome: Outcome = "ok" if isinstance(event, ToolSucceeded) else "failed"
+    if isinstance(event, ToolRefused):
+        outcome = "refused"
+    return Attempt(
+        tool=event.tool,
+        arguments=event.arguments,
+        outcome=outcome,
+        result=event.result.content[:_MOST_TEXT],
+        at=event.at,
+        by=by.get(event.key.rpartition("/tool/")[0], ""),
+    )
+
+
+def _waiting(event: ApprovalAsked, state: Outcome) -> Attempt:
+    return Attempt(
+        tool=event.tool,
+        arguments=event.arguments,
+        outcome=state,
+        result=event.reason,
+        at=event.at,
+    )
+
+
+def _asked(events: Sequence[RunEvent], key: str) -> bool:
+    return any(isinstance(e, ApprovalAsked) and e.key.startswith(f"{key}/") for e in events)
+
+
+def _turn(key: str) -> str:
+    parts: Any = key.split("/")
+    return str(parts[1]) if len(parts) > 1 else ""

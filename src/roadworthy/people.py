@@ -1,0 +1,769 @@
+"""What persons do: `rt.inbox` reads the queue, takes conversations over, speaks, hands back.
+
+The console, the API, the terminal and a help desk use it. Invariant: each action is one commit that
+holds the run and its conversation: one owner at a time, nothing said twice, everything logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from roadworthy.context import User
+from roadworthy.ending import TAKE
+from roadworthy.errors import ConfigurationError, NotYours, RunError, UnknownApproval
+from roadworthy.escalation import rows, said
+from roadworthy.escalation.policy import Inbox, QueuePolicy
+from roadworthy.escalation.views import Escalation, Said, Status
+from roadworthy.events import ModelReplied, Noted, RunEvent, ToolOutcome
+from roadworthy.executor import Executor
+from roadworthy.handover import fold
+from roadworthy.handovers import handover_key
+from roadworthy.intake import Intake
+from roadworthy.keeper import Keeper
+from roadworthy.limits import Limits
+from roadworthy.live import Live
+from roadworthy.messages import Json, Message, ToolCall
+from roadworthy.packet import (
+    Attempt,
+    Packet,
+    Similar,
+    attempts_of,
+    checks_of,
+    decisions_of,
+    lines_of,
+    suggestion_of,
+    summary_of,
+)
+from roadworthy.reception import Request
+from roadworthy.result import ENDS, Approval, Decision
+from roadworthy.run import RunOptions, Unit
+from roadworthy.stops import handover_wait, person_id
+from roadworthy.store import recorded, runs, waits
+from roadworthy.store.codec import Seal
+from roadworthy.store.database import Tx
+from roadworthy.store.runs import RunRow
+from roadworthy.store.waits import WaitRow
+from roadworthy.tools.registry import Refused
+from roadworthy.transcript import runtime_note, transcript
+
+T = TypeVar("T")
+LOOK_SECONDS = 0.15
+_ANSWER_SECONDS = 120.0
+_TAKE_SECONDS = 15.0
+_MOST_SAID = 20_000
+_OPENED = "A person of the staff opened this conversation; the user has not written yet."
+
+
+@dataclass
+class Act:
+    """One action in its transaction: the item and its run, both held."""
+
+    tx: Tx
+    item: Escalation
+    row: RunRow
+    by: str
+    now: int
+    seal: Seal
+    policy: QueuePolicy
+
+    @property
+    def place(self) -> said.Place:
+        """Where its words are said."""
+        return said.Place(
+            tenant=self.item.tenant,
+            conversation=self.item.place,
+            run_id=self.row.id,
+            handover=self.item.handover,
+        )
+
+    def save(self, **changes: Any) -> Escalation:  # noqa: ANN401 - fields of Escalation
+        """Write the item back, changed."""
+        changed = dataclasses.replace(self.item, **changes)
+        self.item = rows.save(self.tx, changed, self.seal, self.now)
+        return self.item
+
+    def log(self, action: str, text: str = "", key: str | None = None) -> None:
+        """Say what was done."""
+        rows.log(self.tx, self.item.id, (action, self.by, text), self.seal, self.now, key)
+
+    def mine(self) -> None:
+        """Raises: NotYours: somebody else has it, or nobody took it over."""
+        item = self.item
+        if item.status == "taken" and item.assignee != self.by:
+            raise NotYours(f"{item.assignee} owns this conversation now.")
+        if item.status == "resolved":
+            raise NotYours("This escalation is resolved; its agent has the conversation again.")
+        if item.status != "taken":
+            raise NotYours("Nobody owns this conversation yet. Take it over first.")
+
+    def free(self) -> None:
+        """Raises: NotYours: somebody else has it, or it is resolved."""
+        item = self.item
+        if item.status == "resolved":
+            raise NotYours("This escalation is resolved.")
+        other = item.assignee not in (None, self.by)
+        locked = item.status == "taken" or (item.locked_until or 0) > self.now
+        if other and locked:
+            raise NotYours(f"{item.assignee} is on it.")
+
+
+class People:
+    """The operator's side of one process. `of` gives it for one tenant."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        intake: Intake,
+        keeper: Keeper,
+        live: Live,
+        tenant: str | None = None,
+    ) -> None:
+        self._executor, self._intake, self._keeper, self._live = executor, intake, keeper, live
+        self._house = executor.house
+        self._tenant = tenant
+
+    def of(self, tenant: str | None) -> People:
+        """The same for one tenant's escalations only; None: for those of all."""
+        return People(self._executor, self._intake, self._keeper, self._live, tenant)
+
+    @property
+    def declared(self) -> Inbox:
+        """The inbox as declared. Raises: ConfigurationError: the runtime has none."""
+        if self._house.inbox is None:
+            raise ConfigurationError(
+                "This runtime has no inbox. Declare one: Runtime(..., inbox=Inbox()), from "
+                "roadworthy.escalation, in every process that opens this store."
+            )
+        return self._house.inbox
+
+    # --- looking -------------------------------------------------------------------------
+
+    async def list(
+        self,
+        *,
+        status: Status | None = None,
+        queue: str | None = None,
+        assignee: str | None = None,
+        most: int = 200,
+    ) -> list[Escalation]:
+        """What is in the queue, first things first. status None: all that is not resolved."""
+        _ = self.declared
+        resolved = status == "resolved"
+        found = await self._house.read(lambda tx: rows.listed(tx, resolved=resolved, most=10_000))
+        return [
+            item
+            for item in found
+            if (self._tenant is None or item.tenant == self._tenant)
+            and (status is None or item.status == status)
+            and (queue is None or item.queue == queue)
+            and (assignee is None or item.assignee == assignee)
+        ][:most]
+
+    async def get(self, escalation: str) -> Escalation:
+        """One escalation. Raises: UnknownEscalation."""
+        return await self._house.read(lambda tx: rows.by_id(tx, escalation, self._tenant))
+
+    async def packet(self, escalation: str) -> Packet:
+        """All that an operator needs of one. Raises: UnknownEscalation."""
+
+        def read(tx: Tx) -> tuple[Packet, RunRow, list[RunEvent]]:
+            item = rows.by_id(tx, escalation, self._tenant)
+            row = runs.get(tx, item.run_id)
+            events = recorded.events(tx, item.run_id)
+            talk = said.after(tx, item.tenant, item.place, 0)
+            history: list[Message] = []
+            if not talk:
+                history = transcript(events)
+            waiting = waits.of_run(tx, item.run_id)
+            by = {w.key: str(w.detail["by"]) for w in waiting if w.kind == "errand"}
+            owner, person = said.owner_of(tx, item.tenant, item.conversation or "")
+            if item.conversation is None and item.kind == "handover" and item.status != "resolved":
+                owner, person = (
+                    ("person" if item.status == "taken" else "waiting"),
+                    item.assignee or "",
+                )
+            lines = lines_of(talk, history, row.created_at)
+            tried = attempts_of(events, by)
+            packet = Packet(
+                escalation=item,
+                owner=owner,
+                person=person or None,
+                conversation=lines,
+                summary=summary_of(item, lines, tried),
+                decisions=decisions_of(events),
+                tried=tried,
+                why=checks_of(item, events),
+                pending=_pending(waiting),
+                similar=_similar(rows.alike(tx, item, 5)),
+                suggested=suggestion_of(events, lines),
+                log=tuple(rows.entries(tx, item.id)),
+            )
+            return packet, row, events
+
+        packet, row, _ = await self._house.read(read)
+        packet = await self._with_tools(packet)
+        return await self._house.veil(row).reveal(packet)
+
+    async def _with_tools(self, packet: Packet) -> Packet:
+        """What the owner may call, where its agent is known here."""
+        name = packet.escalation.agent
+        if not self._executor.knows(name):
+            return packet
+        await self._executor.complete(name)
+        belt = self._executor.desk(name).agent.toolbelt
+        return dataclasses.replace(
+            packet,
+            tools=tuple(belt),
+            schemas={tool.name: tool.parameters for tool in belt.values()},
+        )
+
+    async def changes(self) -> AsyncIterator[int]:
+        """A number, now and each time the queue has changed, here or in another process."""
+        known = None
+        while True:
+            number = await self._house.read(rows.pulse)
+            if number != known:
+                known = number
+                yield number
+            await asyncio.sleep(LOOK_SECONDS)  # noqa: TID251 - other processes write there
+
+    # --- whose it is ---------------------------------------------------------------------
+
+    async def claim(self, escalation: str, by: str) -> Escalation:
+        """Keep it from others for a while: it is mine to look at. Raises: NotYours."""
+
+        def change(act: Act) -> Escalation:
+            act.free()
+            act.log("claimed")
+            return act.save(assignee=by, locked_until=act.policy.locked_until(act.now))
+
+        return await self._act(escalation, by, change)
+
+    async def release(self, escalation: str, by: str) -> Escalation:
+        """Give a claim up. One who owns the conversation hands it back instead."""
+
+        def change(act: Act) -> Escalation:
+            if act.item.status == "taken":
+                raise NotYours("The conversation is taken over: hand it back, or assign it.")
+            act.free()
+            act.log("released")
+            return act.save(assignee=None, locked_until=None)
+
+        return await self._act(escalation, by, change)
+
+    async def assign(self, escalation: str, to: str, by: str) -> Escalation:
+        """Make it somebody else's; with it goes the conversation, when it is taken over."""
+        _named(to, "to")
+
+        def change(act: Act) -> Escalation:
+            if act.item.status == "resolved":
+                raise NotYours("This escalation is resolved.")
+            if act.item.status == "taken" and act.item.conversation is not None:
+                where = (act.item.tenant, act.item.conversation)
+                said.set_owner(act.tx, where, "person", to)
+            act.log("assigned", to)
+            return act.save(assignee=to, locked_until=act.policy.locked_until(act.now))
+
+        return await self._act(escalation, by, change)
+
+    async def take(self, escalation: str, by: str, *, key: str | None = None) -> Escalation:
+        """Take the conversation over: from now on the agent is silent, until it is handed back.
+
+        A call that is under way is finished first. Raises: NotYours; RunError: the run is over, or
+        its process did not let go in time (ask again).
+        """
+        item = await self._act(escalation, by, lambda act: _take(act, by), key=key)
+        self._live.look()
+        if item.status != "taken":
+            item = await self._until_taken(item, by)
+        return item
+
+    async def take_conversation(
+        self, conversation: str, by: str, *, tenant: str = ""
+    ) -> Escalation:
+        """Take over a conversation that nobody escalated. Raises: RunError: there is none."""
+        tenant = tenant if self._tenant is None else self._tenant
+        active = await self._house.read(
+            lambda tx: (
+                runs.active_run(tx, tenant, conversation)
+                or runs.next_in_conversation(tx, tenant, conversation)
+            )
+        )
+        if active is None:
+            active = await self._open_run(conversation, tenant)
+        run_id = active
+        seal, now = await self._intake.seal(tenant), self._house.clock.now()
+
+        def put(tx: Tx) -> Escalation:
+            row = runs.hold(tx, run_id)
+            known = rows.of_run(tx, run_id)
+            if known is not None:
+                return known
+            rules = self._executor.agent(row.pattern).escalation
+            new = rows.NewEscalation(
+                run_id=run_id,
+                tenant=tenant,
+                user=row.user,
+                conversation=conversation,
+                agent=row.pattern,
+                kind="handover",
+                trigger="takeover",
+                reason="A person took the conversation over.",
+                queue=rules.queue,
+                skill="",
+                priority=rules.priority_of("takeover"),
+                due_at=None,
+            )
+            return rows.put(tx, new, seal, now, by)
+
+        item: Any = await self._house.journal.commit(Unit(apply=put))
+        return await self.take(item.id, by)
+
+    async def _open_run(self, conversation: str, tenant: str) -> str:
+        """A run that a person begins, because none is under way."""
+
+        def last(tx: Tx) -> tuple[str | None, RunRow | None]:
+            owner = runs.conversation_user(tx, tenant, conversation)
+            return owner, runs.last_of_conversation(tx, tenant, conversation)
+
+        owner, row = await self._house.read(last)
+        if owner is None or row is None:
+            raise RunError(f"There is no conversation {conversation!r} here.")
+        request = Request(
+            pattern=self._executor.agent(row.pattern),
+            input=runtime_note(_OPENED),
+            user=User(owner, tenant),
+            conversation=conversation,
+            key=None,
+            options=RunOptions(),
+        )
+        return (await self._intake.accept(request, mine=False)).run_id
+
+    async def _until_taken(self, item: Escalation, by: str) -> Escalation:
+        self._keeper.wake(item.run_id)
+        await self._keeper.hear()  # in this process; others look by themselves
+        try:
+            async with asyncio.timeout(_TAKE_SECONDS):
+                while item.status == "open":
+                    await asyncio.sleep(LOOK_SECONDS / 5)  # noqa: TID251 - another process acts
+                    item = await self.get(item.id)
+        except TimeoutError:
+            raise RunError(
+                "The agent is still carrying out an action, which is not broken off. The "
+                "conversation is yours as soon as it is done: ask again."
+            ) from None
+        if item.status == "resolved" or item.assignee != by:
+            raise NotYours("The run ended, or somebody else was quicker.")
+        return item
+
+    # --- speaking and acting -------------------------------------------------------------
+
+    async def say(
+        self, escalation: str, text: str, by: str, *, key: str | None = None
+    ) -> Escalation:
+        """Words to the user, on the same channel in the same voice; takes the conversation over
+        when nobody has. Sent again under its `key` it is said once. Raises: NotYours; RunError."""
+        if not text.strip() or len(text) > _MOST_SAID:
+            raise RunError(f"Say something, at most {_MOST_SAID:,} characters.")
+        item = await self.get(escalation)
+        if item.status == "open":
+            await self.take(escalation, by)
+        row = await self._house.read(lambda tx: runs.get(tx, item.run_id))
+        words = await self._house.veil(row).conceal(text)
+
+        def change(act: Act) -> Escalation:
+            act.mine()
+            sent = said.Sent(who="person", by=by)
+            said.add(act.tx, act.place, sent, Message.assistant(words), act.seal, act.now)
+            act.log("said", "", key)
+            return act.save(locked_until=act.policy.locked_until(act.now), due_at=None)
+
+        return await self._act(escalation, by, change, key=key)
+
+    async def draft(self, escalation: str, by: str, *, wish: str = "") -> str:
+        """A reply that the agent writes for the owner to send; nobody else sees it. Paid by the
+        run. Raises: NotYours; RunError: it could not be written."""
+
+        def change(act: Act) -> tuple[RunRow, str]:
+            act.mine()
+            talk = [_as_told(s) for s in said.of_handover(act.tx, act.place)]
+            plain = [msgspec.to_builtins(message) for message in talk]
+            return act.row, _errand(act, "draft", "", {"wish": wish, "talk": plain})
+
+        row, errand = await self._act(escalation, by, change)
+        self._keeper.wake(row.id)
+        done = await self._outcome(row, (errand, f"{errand}/failed"))
+        if isinstance(done, ModelReplied):
+            return str(await self._house.veil(row).reveal(done.reply.text))
+        raise RunError(f"No draft could be written: {getattr(done, 'value', 'the run ended')}.")
+
+    async def call(
+        self,
+        escalation: str,
+        tool: str,
+        arguments: Mapping[str, Json],
+        by: str,
+        *,
+        key: str | None = None,
+    ) -> Attempt:
+        """Have one of the agent's tools do something: same checks, same record, no model.
+
+        Raises: NotYours; RunError: no such tool, or the arguments do not fit it.
+        """
+        item = await self.get(escalation)
+        await self._executor.complete(item.agent)
+        checked = self._executor.desk(item.agent).tools.registry.check(
+            ToolCall(tool, dict(arguments))
+        )
+        if isinstance(checked, Refused):
+            raise RunError(checked.message)
+        row = await self._house.read(lambda tx: runs.get(tx, item.run_id))
+        hidden = await self._house.veil(row).conceal(dict(arguments))
+
+        def change(act: Act) -> tuple[RunRow, str]:
+            act.mine()
+            if key is not None and act.item.handover:
+                known = _errand_by(act, key)
+                if known is not None:
+                    return act.row, known
+            errand = _errand(act, "call", tool, {"arguments": hidden, "key": key or ""})
+            act.log("called", tool)
+            return act.row, errand
+
+        row, errand = await self._act(escalation, by, change)
+        self._keeper.wake(row.id)
+        done = await self._outcome(row, (f"{errand}/tool/0",))
+        if not isinstance(done, ToolOutcome):
+            raise RunError("Nothing came of it: the run ended, or a person is asked about it.")
+        found = attempts_of([done], {errand: by})[0]
+        return await self._house.veil(row).reveal(found)
+
+    async def decide(
+        self,
+        approval: str,
+        decision: Decision,
+        by: str,
+        *,
+        arguments: Mapping[str, Json] | None = None,
+        note: str = "",
+    ) -> None:
+        """Decide a waiting call, as `rt.resolve`. Raises: UnknownApproval, NotYours, RunError."""
+
+        def whose(tx: Tx) -> tuple[Escalation | None, RunRow] | None:
+            wait = waits.by_id(tx, approval)
+            row = None if wait is None else runs.get(tx, wait.run_id)
+            return None if row is None else (rows.of_run(tx, row.id), row)
+
+        found = await self._house.read(whose)
+        if found is None or (self._tenant is not None and found[1].tenant != self._tenant):
+            raise UnknownApproval(f"No open approval {approval!r}; it may be decided already.")
+        item = found[0]
+        if item is not None and item.status == "taken" and item.assignee != by:
+            raise NotYours(f"{item.assignee} owns this conversation now.")
+        answer: dict[str, Any] = {"decision": decision, "by": by, "note": note}
+        if arguments is not None:
+            answer["arguments"] = dict(arguments)
+        self._keeper.wake(await self._intake.decide(approval, answer))
+
+    # --- giving it back ------------------------------------------------------------------
+
+    async def hand_back(
+        self,
+        escalation: str,
+        by: str,
+        *,
+        instruction: str = "",
+        limits: Limits | None = None,
+        key: str | None = None,
+    ) -> Escalation:
+        """Give the conversation back: the agent reads what was said, and the same run goes on.
+
+        instruction: for the agent. limits: raised, where a limit brought the run here. Raises:
+        NotYours; RunError: there is nothing to hand back.
+        """
+        raised = None if limits is None else limits.declared()
+        answer = {"by": by, "instruction": instruction, "limits": raised}
+        return await self._back(escalation, by, answer, key)
+
+    async def close(
+        self, escalation: str, by: str, *, resolution: str = "", key: str | None = None
+    ) -> Escalation:
+        """A person settled it: the run ends as completed, and nothing more is said.
+
+        Raises: NotYours; RunError: calls of it wait to be decided.
+        """
+        return await self._back(
+            escalation, by, {"by": by, "instruction": resolution, "ends": True}, key
+        )
+
+    async def _back(
+        self, escalation: str, by: str, answer: Mapping[str, Any], key: str | None
+    ) -> Escalation:
+        def change(act: Act) -> Escalation:
+            if act.item.status == "resolved":
+                raise NotYours("This escalation is resolved already.")
+            if act.item.status == "taken":
+                act.mine()
+            else:
+                act.free()
+            return _give_back(act, answer, key)
+
+        item = await self._act(escalation, by, change, key=key)
+        self._keeper.wake(item.run_id)
+        self._live.look()
+        return item
+
+    # --- keeping house -------------------------------------------------------------------
+
+    async def note(self, escalation: str, text: str, by: str) -> Escalation:
+        """A note for other operators; the user and the agent never see it."""
+        if not text.strip():
+            raise RunError("The note is empty.")
+
+        def change(act: Act) -> Escalation:
+            act.log("note", text)
+            return act.save()
+
+        return await self._act(escalation, by, change)
+
+    async def tag(self, escalation: str, tags: Sequence[str], by: str) -> Escalation:
+        """Replace its tags."""
+        plain = tuple(dict.fromkeys(" ".join(tag.split()) for tag in tags if tag.strip()))
+
+        def change(act: Act) -> Escalation:
+            act.log("tagged", ", ".join(plain))
+            return act.save(tags=plain)
+
+        return await self._act(escalation, by, change)
+
+    async def snooze(self, escalation: str, until: int | None, by: str) -> Escalation:
+        """Out of sight until then (microseconds UTC); None: back at once."""
+
+        def change(act: Act) -> Escalation:
+            act.free()
+            act.log("snoozed" if until is not None else "woken")
+            return act.save(snoozed_until=until)
+
+        return await self._act(escalation, by, change)
+
+    async def escalate(
+        self,
+        escalation: str,
+        by: str,
+        *,
+        reason: str,
+        queue: str | None = None,
+        priority: int | None = None,
+    ) -> Escalation:
+        """Put it further up: back into a queue, before others. Who owned it gives it up."""
+
+        def change(act: Act) -> Escalation:
+            act.free()
+            item = act.item
+            policy = self.declared.queue(queue or item.queue)
+            if item.status == "taken" and item.conversation is not None:
+                said.set_owner(act.tx, (item.tenant, item.conversation), "waiting")
+            act.log("escalated", reason)
+            return act.save(
+                status="open",
+                assignee=None,
+                locked_until=None,
+                queue=policy.name,
+                priority=max(1, item.priority // 2) if priority is None else priority,
+                due_at=policy.due_at(act.now),
+                level=item.level + 1,
+            )
+
+        return await self._act(escalation, by, change)
+
+    # --- inside --------------------------------------------------------------------------
+
+    async def _act(
+        self,
+        escalation: str,
+        by: str,
+        change: Callable[[Act], T],
+        *,
+        key: str | None = None,
+    ) -> T:
+        """One action: the run, its conversation and the item are held while `change` works."""
+        _named(by, "by")
+        declared = self.declared
+        item = await self.get(escalation)
+        seal, now = await self._intake.seal(item.tenant), self._house.clock.now()
+
+        def apply(tx: Tx) -> T:
+            row = runs.hold(tx, item.run_id)
+            if item.conversation is not None:
+                runs.hold_conversation(tx, item.tenant, item.conversation, item.user)
+            current = rows.by_id(tx, escalation, self._tenant)
+            policy = declared.queue(current.queue)
+            act = Act(tx, current, row, by, now, seal, policy)
+            if rows.logged(tx, escalation, key) is not None:
+                return current  # type: ignore[return-value]
+            return change(act)
+
+        return await self._house.journal.commit(Unit(apply=apply))  # type: ignore[return-value]
+
+    async def _outcome(self, row: RunRow, keys: Sequence[str]) -> RunEvent | None:
+        """The outcome of an errand, when there is one; None: the run came to something else."""
+        told = self._live.expect(row.id)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                while True:
+                    found, over = await self._house.read(lambda tx: _look(tx, row.id, keys))
+                    if found is not None or over:
+                        return found
+                    try:
+                        async with asyncio.timeout(self._keeper.patience or 1.0):
+                            await told.get()
+                    except TimeoutError:
+                        continue
+        except TimeoutError:
+            return None
+        finally:
+            self._live.forget(row.id, told)
+
+
+def _look(tx: Tx, run_id: str, keys: Sequence[str]) -> tuple[RunEvent | None, bool]:
+    events = recorded.events(tx, run_id)
+    kinds = (ModelReplied, ToolOutcome, Noted)
+    found = next((e for e in reversed(events) if e.key in keys and isinstance(e, kinds)), None)
+    return found, runs.get(tx, run_id).status in ENDS
+
+
+def _take(act: Act, by: str) -> Escalation:
+    """The conversation is a person's, at once or when the process that executes lets go."""
+    act.free()
+    item, row, tx = act.item, act.row, act.tx
+    if item.status == "taken":
+        return item
+    if row.status in ENDS:
+        raise RunError("Its run is over; there is nothing to take over.")
+    known = [w for w in waits.of_run(tx, row.id) if w.kind == "handover"]
+    held = any(w.answered_at is None for w in known)
+    key = item.handover if held else handover_key(len(known) + 1)
+    lock = act.policy.locked_until(act.now)
+    if not held:
+        judged = (item.trigger, item.reason)
+        waits.add(tx, _row(row.id, key, judged, by), act.seal, act.now)
+        if row.status == "running" or row.segment == 0:
+            waits.add_command(tx, row.id, TAKE, by, act.now)
+    if not held and row.status == "running":  # it lets go before its next step
+        act.log("taking")
+        return act.save(kind="handover", handover=key, assignee=by, locked_until=lock)
+    act.item = dataclasses.replace(item, kind="handover", handover=key)
+    if item.conversation is not None:
+        fold(tx, act.place, row, act.seal, act.now)
+        said.set_owner(tx, (item.tenant, item.conversation), "person", by)
+    runs.wake(tx, row.id, act.now)  # so that its status says so; it suspends at once
+    act.log("taken")
+    return act.save(status="taken", assignee=by, locked_until=lock, snoozed_until=None)
+
+
+def _give_back(act: Act, answer: Mapping[str, Any], key: str | None) -> Escalation:
+    item, tx = act.item, act.tx
+    ends = bool(answer.get("ends"))
+    if item.kind == "decision":
+        raise RunError("Calls of it wait to be decided: approve, edit, reject or respond to them.")
+    action = "resolved" if ends else "handed_back"
+    if item.kind == "handover":
+        commands = waits.commands_for(tx, act.row.id)
+        if item.status != "taken" and any(command[2] == TAKE for command in commands):
+            raise NotYours("It is being taken over just now. Ask again in a moment.")
+        talk = [msgspec.to_builtins(_as_told(s)) for s in said.of_handover(tx, act.place)]
+        waits.withdraw(tx, act.row.id)
+        wait = person_id(act.row.id, item.handover)
+        waits.answer(tx, wait, {**answer, "talk": talk}, act.seal, act.now)
+        if item.conversation is not None:
+            said.set_owner(tx, (item.tenant, item.conversation), "agent")
+        runs.wake(tx, act.row.id, act.now)
+    act.log(action, str(answer["instruction"]), key)
+    said_so = str(answer["instruction"]) or ("Settled." if ends else "Handed back.")
+    return act.save(status="resolved", resolved_at=act.now, resolution=said_so, locked_until=None)
+
+
+def _errand(act: Act, kind: str, tool: str, detail: Mapping[str, Any]) -> str:
+    """Leave something to do for whoever executes the run. Returns its key."""
+    number = waits.errands(act.tx, act.row.id) + 1
+    key = f"{act.item.handover}/errand/{number}"
+    wait = WaitRow(
+        id=person_id(act.row.id, key),
+        run_id=act.row.id,
+        key=key,
+        kind="errand",
+        tool=tool,
+        asks="operator",
+        detail={**detail, "kind": kind, "by": act.by},
+        arguments_hash="",
+        expires=None,
+        answered_at=None,
+        answer=None,
+    )
+    waits.add(act.tx, wait, act.seal, act.now)
+    runs.wake(act.tx, act.row.id, act.now)
+    return key
+
+
+def _errand_by(act: Act, key: str) -> str | None:
+    """The errand that was left under this idempotency key."""
+    found = (w for w in waits.of_run(act.tx, act.row.id) if w.kind == "errand")
+    return next((w.key for w in found if w.detail.get("key") == key), None)
+
+
+def _row(run_id: str, key: str, judged: tuple[str, str], by: str) -> WaitRow:
+    wait = handover_wait(run_id, key, judged, by)
+    return WaitRow(
+        id=wait.id,
+        run_id=run_id,
+        key=key,
+        kind=wait.kind,
+        tool="",
+        asks="operator",
+        detail=wait.detail,
+        arguments_hash="",
+        expires=None,
+        answered_at=None,
+        answer=None,
+    )
+
+
+def _as_told(one: Said) -> Message:
+    """What was said, as the agent reads it: a person spoke in its name."""
+    return one.message if one.who == "user" else Message.assistant(one.text)
+
+
+def _pending(waiting: Sequence[WaitRow]) -> tuple[Approval, ...]:
+    kinds = ("approval", "unknown_outcome", "failure", "version")
+    return tuple(
+        Approval(
+            id=wait.id,
+            run_id=wait.run_id,
+            tool=wait.tool,
+            arguments=wait.detail["arguments"],
+            asks=wait.asks,  # type: ignore[arg-type]
+            kind=wait.kind,  # type: ignore[arg-type]
+            reason=wait.detail.get("reason", ""),
+            expires=wait.expires,
+        )
+        for wait in waiting
+        if wait.kind in kinds and wait.answered_at is None
+    )
+
+
+def _similar(found: Sequence[Escalation]) -> tuple[Similar, ...]:
+    return tuple(
+        Similar(id=i.id, reason=i.reason, resolution=i.resolution, at=i.resolved_at or 0)
+        for i in found
+    )
+
+
+def _named(who: str, what: str) -> None:
+    if not who or not who.strip():
+        raise RunError(f"{what}={who!r}: say who.")
