@@ -32,10 +32,11 @@ from roadworthy.messages import (
     ToolSpec,
 )
 from roadworthy.rules import Rule, Rulebook, Unproven
-from roadworthy.ruling import check_rules
+from roadworthy.ruling import check_fallbacks, check_rules
 from roadworthy.spelling import spelled
 from roadworthy.standins import AskPerson, Asks, Default, LastGood
 from roadworthy.triggers import EscalationRules
+from roadworthy.undo import Undo
 
 Deps = TypeVar("Deps", default=None)
 Output = TypeVar("Output", default=str)
@@ -129,6 +130,7 @@ class Tool(Generic[Deps]):
     result_bytes: int | None = None
     effect_assumed: bool = False
     invalidates: Sequence[Tool[Any]] = ()
+    undo: Undo[Tool[Any]] | None = None
 
     @functools.cached_property
     def identity(self) -> str:
@@ -163,6 +165,7 @@ class Tool(Generic[Deps]):
             **when,
             **shown,
             **({"invalidates": stale} if stale else {}),
+            **({} if self.undo is None else {"undo": self.undo.declared()}),
         }
 
     def __call__(self, *args: object, **kwargs: object) -> object:
@@ -475,22 +478,10 @@ def _check_rules(agent: Agent[Any, Any]) -> None:
     schemas = {name: tool.parameters for name, tool in agent.toolbelt.items()}
     try:
         check_rules(agent.rules, schemas, complete=not unfinished)
+        for tool in agent.toolbelt.values():
+            check_fallbacks(agent.rules, tool.name, [other.name for other in tool.alternatives])
     except DeclarationError as error:
         raise DeclarationError(f"Agent {agent.name!r}: {error}") from None
-    for tool in agent.toolbelt.values():
-        if tool.alternatives and agent.rulebook.approvals(tool.name):
-            raise DeclarationError(
-                f"Agent {agent.name!r}: {tool.name!r} needs an approval by rule, and another tool "
-                "as fallback= would run on it: a person agrees to one call, not to another way of "
-                "it. Leave one of the two out."
-            )
-        for other in tool.alternatives:
-            if agent.rulebook.governs(other.name):
-                raise DeclarationError(
-                    f"Agent {agent.name!r}: {other.name!r} has rules, and stands in for "
-                    f"{tool.name!r} when that fails, past them. Use another fallback, or another "
-                    "tool for that."
-                )
 
 
 def _tool_name(agent: Agent[Any, Any], tool: object) -> str:

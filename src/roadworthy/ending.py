@@ -7,6 +7,7 @@ status, a reason and a report; and nothing stays reserved by a run that is over.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,6 +50,7 @@ from roadworthy.tool_calls import ToolCalls, wait_row
 from roadworthy.tools.outputs import OutputReader, shown
 from roadworthy.transcript import runtime_note
 from roadworthy.triggers import RunState
+from roadworthy.undo import undoable
 
 _SORRY: Mapping[str, str] = {
     "cancelled": "This request was cancelled.",
@@ -64,6 +66,7 @@ _DIRECTIVE = (
     "You have to stop now: {why} Write your final answer for the user with what you have. "
     "Say plainly what is done and what is missing. Do not promise what you have not done."
 )
+_UNDO = "Say that this can still be undone, if the user wants that: {undo}."
 _CONFIRM = "This needs a moment: somebody has to confirm it first."
 _LATER = "This takes a while: a result is still to come. I will go on when it is there."
 _MOST_REPORTED = 20
@@ -110,7 +113,8 @@ async def answered(run: Run, desk: Desk, text: str, output: object) -> RunResult
     plain = None if desk.output is None else desk.output.plain(output)
     if desk.output is not None and text != shown(output, plain):
         plain = desk.output.redacted(plain, text)
-    result = result_of(run, "completed", "answered", text, Report(done=_done(run)))
+    report = Report(done=_done(run), undoable=_undoable(run))
+    result = result_of(run, "completed", "answered", text, report)
     return await _end(run, replace(result, output=plain))
 
 
@@ -129,7 +133,7 @@ async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
         verdict = await checked(run, "output", text, key)
         text = verdict.text if verdict.verdict.action == "allow" else ""
     done = _done(run)
-    report = Report(done=done, missing=_missing(run), why=stop.why)
+    report = Report(done=done, missing=_missing(run), why=stop.why, undoable=_undoable(run))
     status = _status(stop.reason, has_value=bool(text or done))
     rendered = text or _rendered(stop.reason, report)
     return await _end(run, result_of(run, status, stop.reason, rendered, report), stop)
@@ -263,7 +267,9 @@ def _say(tx: Tx, run: Run, text: str) -> None:
 
 async def _closing_answer(run: Run, desk: Desk, stop: Stop) -> str:
     """One last call without tools, from the reserve kept for it; "" when even that is not to be."""
-    directive = runtime_note(_DIRECTIVE.format(why=cut(stop.why, _MOST_WHY)))
+    undo = ", ".join(_undoable(run))
+    also = f" {_UNDO.format(undo=undo)}" if undo else ""
+    directive = runtime_note(_DIRECTIVE.format(why=cut(stop.why, _MOST_WHY)) + cut(also, _MOST_WHY))
     instructions = "\n\n".join(t for t in run.agent.texts if isinstance(t, str))
     short = cut(instructions, _MOST_INSTRUCTIONS)
     room = CLOSING_INPUT - fixed_bound(short, (), None) - message_bound(directive)
@@ -419,6 +425,10 @@ def _done(run: Run) -> tuple[str, ...]:
     return tuple(run.done[-_MOST_REPORTED:])
 
 
+def _undoable(run: Run) -> tuple[str, ...]:
+    return tuple(deed.tool for deed in itertools.islice(undoable(run.deeds), _MOST_REPORTED))
+
+
 def _missing(run: Run) -> tuple[str, ...]:
     asked = next(
         (m.text for m in reversed(run.messages) if m.role == "user" and not m.by_runtime), ""
@@ -431,6 +441,8 @@ def _rendered(reason: Reason, report: Report) -> str:
     lines = [_SORRY.get(reason, "I could not finish this within its limits.")]
     if report.done:
         lines.append(f"Done so far: {', '.join(report.done)}.")
+    if report.undoable:
+        lines.append(f"This can still be undone: {', '.join(report.undoable)}.")
     return " ".join(lines)
 
 

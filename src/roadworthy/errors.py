@@ -11,7 +11,8 @@ RoadworthyError
 │   ├── StoreVersionError      written by another release
 │   └── Fenced                 another process took this run over; nothing was written
 ├── RunError                   what was asked cannot be done with this run
-│   ├── UnknownRun · UnknownApproval · NotResumable · PatternUnknown · VersionHeld
+│   ├── UnknownRun · UnknownApproval · NotResumable · NotUndoable
+│   ├── PatternUnknown · VersionHeld
 │   ├── IdempotencyConflict · ConversationBusy · Overloaded
 │   ├── UnknownToken · ResultConflict · ResultTooLate      a result that arrived later
 │   ├── UnknownEscalation · NotYours                       what an operator asked
@@ -123,6 +124,12 @@ class NotResumable(RunError):
     """Only `partial` and limit-stopped runs can be resumed; others need a new run."""
 
     mend = "Start a new run."
+
+
+class NotUndoable(RunError):
+    """Only runs that are over are undone, and only what their tools can take back."""
+
+    mend = "Wait for the run's end or cancel it; what no tool takes back, a person has to."
 
 
 class PatternUnknown(RunError):

@@ -248,7 +248,7 @@ class ToolOutcome(RunEvent, frozen=True, kw_only=True):
     """Base of the three outcomes of a call. `result` is what the model is told."""
 
     outcome = True
-    payload = ("arguments", "result")
+    payload: ClassVar[tuple[str, ...]] = ("arguments", "result")
 
     tool: str
     result: ToolResult
@@ -262,8 +262,12 @@ class ToolSucceeded(ToolOutcome, frozen=True, kw_only=True):
     source: how the result came about; `last_good` and `default` are degraded answers. by: the
     alternative that gave it. age: of a last good answer, in microseconds. micros: latency. waited:
     microseconds of it before the tool had a place free. nanos: declared cost of the attempts that
-    have no event of their own, spent in `phase`.
+    have no event of their own, spent in `phase`. undo_by, undo: the tool that takes the effect back
+    and its arguments, where that is declared; None: only a person can say what they are. asked: who
+    gave a result of source `person`.
     """
+
+    payload = ("arguments", "result", "undo")
 
     result_hash: str = ""
     effect: Literal["read", "write", "irreversible"] = "read"
@@ -275,6 +279,9 @@ class ToolSucceeded(ToolOutcome, frozen=True, kw_only=True):
     age: int = 0
     waited: int = 0
     phase: Phase = "execute"
+    undo_by: str = ""
+    undo: JsonObject | None = None
+    asked: Literal["user", "operator"] = "operator"
 
 
 class ToolFailed(ToolOutcome, frozen=True, kw_only=True):

@@ -62,7 +62,7 @@ def handover_wait(run_id: str, key: str, judged: Judged, by: str = "") -> Wait:
 async def gate(run: Run, desk: Desk) -> None:
     """Take in what persons gave back; while one owns the run, go no further.
 
-    Raises: Suspend: a person owns it. Stop: they settled it, or a rule of the agent's own wants one.
+    Raises: Suspend: a person owns it. Stop: they settled it, or a rule of its own wants one.
     """
     reply = run.past.outcomes.get(f"turn/{run.turn + 1}/model")
     for handover in run.past.handovers.all:

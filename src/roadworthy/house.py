@@ -17,8 +17,9 @@ from roadworthy.breakers import Circuits
 from roadworthy.budget import Ledger
 from roadworthy.calls import ModelCalls
 from roadworthy.clock import Clock
+from roadworthy.compensation import undoer
 from roadworthy.ending import Desk
-from roadworthy.errors import PatternUnknown, VersionHeld
+from roadworthy.errors import DeclarationError, PatternUnknown, VersionHeld
 from roadworthy.escalation.policy import Inbox
 from roadworthy.live import Live
 from roadworthy.models.catalog import Catalog
@@ -90,11 +91,16 @@ class Roster:
         self._agents: dict[str, Agent[Any, Any]] = {}
         self._desks: dict[str, Desk] = {}
         self._declarations: dict[str, Declaration] = {}
+        self._undoers: dict[str, Agent[Any, Any]] = {}  # by the name of whose runs they undo
 
     def register(self, agent: Agent[Any, Any]) -> bool:
-        """Make an agent's runs executable here. Returns whether it was another one until now."""
+        """Make an agent's runs executable here, and their undoing. Returns whether it was another
+        one until now. Raises: DeclarationError: its tools cannot be undone together."""
         if self._agents.get(agent.name) is agent:
             return False
+        if any(undo.name == agent.name and undo is not agent for undo in self._undoers.values()):
+            raise _taken(agent.name)
+        self._undo_with(agent)
         desk = self._desk(agent)
         self._agents[agent.name] = agent
         self._desks[agent.name] = desk
@@ -104,6 +110,22 @@ class Roster:
             version=self._house.version,
         )
         return True
+
+    def _undo_with(self, agent: Agent[Any, Any]) -> None:
+        """Whatever executes an agent's runs can undo them, too."""
+        undo = undoer(agent)
+        if undo is None:
+            self._undoers.pop(agent.name, None)
+            return
+        known = self._agents.get(undo.name)
+        if known is not None and known is not self._undoers.get(agent.name):
+            raise _taken(undo.name)
+        self._undoers[agent.name] = undo
+        self.register(undo)
+
+    def undoer(self, name: str) -> Agent[Any, Any] | None:
+        """What undoes the runs of a pattern, where its tools say how."""
+        return self._undoers.get(name)
 
     @property
     def names(self) -> list[str]:
@@ -165,3 +187,10 @@ class Roster:
             output=output,
             inbox=house.inbox,
         )
+
+
+def _taken(name: str) -> DeclarationError:
+    return DeclarationError(
+        f"Agent {name!r}: this is the name of what undoes the runs of another agent; choose one "
+        "that does not end so."
+    )

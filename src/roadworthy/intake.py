@@ -15,6 +15,7 @@ from typing import Any, Literal, cast, get_args
 
 from msgspec.structs import replace
 
+from roadworthy.compensation import undone_by
 from roadworthy.errors import (
     NotResumable,
     ResultConflict,
@@ -106,13 +107,7 @@ class Intake:
             tx.emit(started)
             if logs:
                 say(tx, request, run_id, seal, now)
-            row = runs.get(tx, run_id) if claims else None
-            claimed = None if row is None else runs.claim(tx, row, self._house.holder, now)
-            if claimed is None:
-                return Accepted(run_id)
-            position.epoch, segment = claimed
-            tx.emit(SegmentStarted(segment=segment, epoch=position.epoch))
-            return runs.get(tx, run_id)
+            return self._begun(tx, position, now) if claims else Accepted(run_id)
 
         self._executor.arriving.add(run_id)
         try:
@@ -126,6 +121,15 @@ class Intake:
             fresh = Loaded(row=accepted, events=(started,), waits=(), history=(), seal=seal)
             self._executor.begin(fresh, position)
         return Accepted(run_id)
+
+    def _begun(self, tx: Tx, position: Position, now: int) -> Accepted | RunRow:
+        """The run claimed in the commit that accepts it, its first segment open."""
+        claimed = runs.claim(tx, runs.get(tx, position.run_id), self._house.holder, now)
+        if claimed is None:
+            return Accepted(position.run_id)
+        position.epoch, segment = claimed
+        tx.emit(SegmentStarted(segment=segment, epoch=position.epoch))
+        return runs.get(tx, position.run_id)
 
     async def decide(self, wait_id: str, answer: Mapping[str, Any]) -> str:
         """A person's decision on a waiting call. Returns the run that goes on with it.
@@ -252,6 +256,8 @@ class Intake:
                 )
             if current.conversation is not None:
                 runs.hold_conversation(tx, current.tenant, current.conversation, current.user)
+            if (undone := undone_by(tx, current)) is not None:
+                raise NotResumable(f"Run {run_id} is undone by {undone}; start a new run.")
             if runs.has_later(tx, current):
                 raise NotResumable(f"The conversation of {run_id} has gone on; start a new run.")
             add_event(tx, event, seal, (run_id, recorded.last_seq(tx, run_id) + 1, now))

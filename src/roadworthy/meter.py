@@ -77,7 +77,8 @@ class Meter:
             self.happened[event.tool] += event.code not in _WITHOUT_EFFECT
             return
         self.happened[event.tool] += event.source not in _UNDONE
-        if event.source in _PROOFS:
+        of_user = event.source == "person" and event.asked == "user"  # of a tool, they know less
+        if event.source in _PROOFS and not of_user:
             self.succeeded.add(event.tool)
 
     def usage(self, seconds: float) -> Usage:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from roadworthy.escalation import rows, said
 from roadworthy.escalation.views import Escalation, LogEntry, Owner, Said
 from roadworthy.events import (
     ApprovalAsked,
@@ -17,6 +18,7 @@ from roadworthy.events import (
     DecisionMade,
     LoopNoticed,
     ModelReplied,
+    Noted,
     RunEvent,
     ToolIntended,
     ToolOutcome,
@@ -25,7 +27,12 @@ from roadworthy.events import (
     VerdictGiven,
 )
 from roadworthy.messages import JsonObject, Message
-from roadworthy.result import Approval
+from roadworthy.result import ENDS, Approval
+from roadworthy.store import recorded, runs, waits
+from roadworthy.store.database import Tx
+from roadworthy.store.runs import RunRow
+from roadworthy.store.waits import WaitRow
+from roadworthy.transcript import transcript
 
 _MOST_TEXT = 2_000
 Outcome: TypeAlias = Literal["ok", "failed", "refused", "unknown", "waiting"]
@@ -115,6 +122,41 @@ class Packet:
     log: tuple[LogEntry, ...] = ()
 
 
+def read_packet(tx: Tx, item: Escalation) -> tuple[Packet, RunRow]:
+    """The packet of an escalation, and its run."""
+    row = runs.get(tx, item.run_id)
+    events = recorded.events(tx, item.run_id)
+    talk = said.after(tx, item.tenant, item.place, 0)
+    history: list[Message] = []
+    if not talk:
+        history = transcript(events)
+    waiting = waits.of_run(tx, item.run_id)
+    by = {w.key: str(w.detail["by"]) for w in waiting if w.kind == "errand"}
+    owner, person = said.owner_of(tx, item.tenant, item.conversation or "")
+    if item.conversation is None and item.kind == "handover" and item.status != "resolved":
+        owner, person = (
+            ("person" if item.status == "taken" else "waiting"),
+            item.assignee or "",
+        )
+    lines = lines_of(talk, history, row.created_at)
+    tried = attempts_of(events, by)
+    packet = Packet(
+        escalation=item,
+        owner=owner,
+        person=person or None,
+        conversation=lines,
+        summary=summary_of(item, lines, tried),
+        decisions=decisions_of(events),
+        tried=tried,
+        why=checks_of(item, events),
+        pending=_pending(waiting),
+        similar=_similar(rows.alike(tx, item, 5)),
+        suggested=suggestion_of(events, lines),
+        log=tuple(rows.entries(tx, item.id)),
+    )
+    return packet, row
+
+
 def lines_of(talk: Sequence[Said], history: Sequence[Message], at: int) -> tuple[Line, ...]:
     """The conversation; of one from before the inbox, what runs remember. at: for those."""
     if talk:
@@ -180,9 +222,8 @@ def decisions_of(events: Sequence[RunEvent]) -> tuple[str, ...]:
 def checks_of(item: Escalation, events: Sequence[RunEvent]) -> tuple[Check, ...]:
     """Why it is here: what failed first, then what did not."""
     found = [Check(text=item.reason, passed=False)]
-    for event in events:
-        if isinstance(event, VerdictGiven) and event.action != "allow":
-            found.append(Check(text=f"{event.guardrail}: {event.text}"[:_MOST_TEXT], passed=False))
+    verdicts = (e for e in events if isinstance(e, VerdictGiven) and e.action != "allow")
+    found += [Check(text=f"{e.guardrail}: {e.text}"[:_MOST_TEXT], passed=False) for e in verdicts]
     ok = [e for e in events if isinstance(e, ToolSucceeded)]
     if ok:
         names = ", ".join(dict.fromkeys(event.tool for event in ok))
@@ -242,3 +283,36 @@ def _asked(events: Sequence[RunEvent], key: str) -> bool:
 def _turn(key: str) -> str:
     parts: Any = key.split("/")
     return str(parts[1]) if len(parts) > 1 else ""
+
+
+def _pending(waiting: Sequence[WaitRow]) -> tuple[Approval, ...]:
+    kinds = ("approval", "unknown_outcome", "failure", "version")
+    return tuple(
+        Approval(
+            id=wait.id,
+            run_id=wait.run_id,
+            tool=wait.tool,
+            arguments=wait.detail["arguments"],
+            asks=wait.asks,  # type: ignore[arg-type]
+            kind=wait.kind,  # type: ignore[arg-type]
+            reason=wait.detail.get("reason", ""),
+            expires=wait.expires,
+        )
+        for wait in waiting
+        if wait.kind in kinds and wait.answered_at is None
+    )
+
+
+def _similar(found: Sequence[Escalation]) -> tuple[Similar, ...]:
+    return tuple(
+        Similar(id=i.id, reason=i.reason, resolution=i.resolution, at=i.resolved_at or 0)
+        for i in found
+    )
+
+
+def outcome_of(tx: Tx, run_id: str, keys: Sequence[str]) -> tuple[RunEvent | None, bool]:
+    """The outcome under one of these keys, and whether the run is over."""
+    events = recorded.events(tx, run_id)
+    kinds = (ModelReplied, ToolOutcome, Noted)
+    found = next((e for e in reversed(events) if e.key in keys and isinstance(e, kinds)), None)
+    return found, runs.get(tx, run_id).status in ENDS

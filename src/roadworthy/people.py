@@ -9,48 +9,40 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
+from roadworthy import takeover
 from roadworthy.context import User
-from roadworthy.ending import TAKE
 from roadworthy.errors import ConfigurationError, NotYours, RunError, UnknownApproval
 from roadworthy.escalation import rows, said
-from roadworthy.escalation.policy import Inbox, QueuePolicy
-from roadworthy.escalation.views import Escalation, Said, Status
-from roadworthy.events import ModelReplied, Noted, RunEvent, ToolOutcome
+from roadworthy.escalation.policy import Inbox
+from roadworthy.escalation.views import Escalation, Status
+from roadworthy.events import ModelReplied, RunEvent, ToolOutcome
 from roadworthy.executor import Executor
-from roadworthy.handover import fold
-from roadworthy.handovers import handover_key
 from roadworthy.intake import Intake
 from roadworthy.keeper import Keeper
 from roadworthy.limits import Limits
-from roadworthy.live import Live
+from roadworthy.live import Live, Told
 from roadworthy.messages import Json, Message, ToolCall
 from roadworthy.packet import (
     Attempt,
     Packet,
-    Similar,
     attempts_of,
-    checks_of,
-    decisions_of,
-    lines_of,
-    suggestion_of,
-    summary_of,
+    outcome_of,
+    read_packet,
 )
 from roadworthy.reception import Request
-from roadworthy.result import ENDS, Approval, Decision
+from roadworthy.result import Decision
 from roadworthy.run import RunOptions, Unit
-from roadworthy.stops import handover_wait, person_id
-from roadworthy.store import recorded, runs, waits
-from roadworthy.store.codec import Seal
+from roadworthy.store import runs, waits
 from roadworthy.store.database import Tx
 from roadworthy.store.runs import RunRow
-from roadworthy.store.waits import WaitRow
+from roadworthy.takeover import Act, as_told, errand, errand_by, give_back, take
 from roadworthy.tools.registry import Refused
-from roadworthy.transcript import runtime_note, transcript
+from roadworthy.transcript import runtime_note
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.15
@@ -58,59 +50,6 @@ _ANSWER_SECONDS = 120.0
 _TAKE_SECONDS = 15.0
 _MOST_SAID = 20_000
 _OPENED = "A person of the staff opened this conversation; the user has not written yet."
-
-
-@dataclass
-class Act:
-    """One action in its transaction: the item and its run, both held."""
-
-    tx: Tx
-    item: Escalation
-    row: RunRow
-    by: str
-    now: int
-    seal: Seal
-    policy: QueuePolicy
-
-    @property
-    def place(self) -> said.Place:
-        """Where its words are said."""
-        return said.Place(
-            tenant=self.item.tenant,
-            conversation=self.item.place,
-            run_id=self.row.id,
-            handover=self.item.handover,
-        )
-
-    def save(self, **changes: Any) -> Escalation:  # noqa: ANN401 - fields of Escalation
-        """Write the item back, changed."""
-        changed = dataclasses.replace(self.item, **changes)
-        self.item = rows.save(self.tx, changed, self.seal, self.now)
-        return self.item
-
-    def log(self, action: str, text: str = "", key: str | None = None) -> None:
-        """Say what was done."""
-        rows.log(self.tx, self.item.id, (action, self.by, text), self.seal, self.now, key)
-
-    def mine(self) -> None:
-        """Raises: NotYours: somebody else has it, or nobody took it over."""
-        item = self.item
-        if item.status == "taken" and item.assignee != self.by:
-            raise NotYours(f"{item.assignee} owns this conversation now.")
-        if item.status == "resolved":
-            raise NotYours("This escalation is resolved; its agent has the conversation again.")
-        if item.status != "taken":
-            raise NotYours("Nobody owns this conversation yet. Take it over first.")
-
-    def free(self) -> None:
-        """Raises: NotYours: somebody else has it, or it is resolved."""
-        item = self.item
-        if item.status == "resolved":
-            raise NotYours("This escalation is resolved.")
-        other = item.assignee not in (None, self.by)
-        locked = item.status == "taken" or (item.locked_until or 0) > self.now
-        if other and locked:
-            raise NotYours(f"{item.assignee} is on it.")
 
 
 class People:
@@ -172,41 +111,9 @@ class People:
     async def packet(self, escalation: str) -> Packet:
         """All that an operator needs of one. Raises: UnknownEscalation."""
 
-        def read(tx: Tx) -> tuple[Packet, RunRow, list[RunEvent]]:
-            item = rows.by_id(tx, escalation, self._tenant)
-            row = runs.get(tx, item.run_id)
-            events = recorded.events(tx, item.run_id)
-            talk = said.after(tx, item.tenant, item.place, 0)
-            history: list[Message] = []
-            if not talk:
-                history = transcript(events)
-            waiting = waits.of_run(tx, item.run_id)
-            by = {w.key: str(w.detail["by"]) for w in waiting if w.kind == "errand"}
-            owner, person = said.owner_of(tx, item.tenant, item.conversation or "")
-            if item.conversation is None and item.kind == "handover" and item.status != "resolved":
-                owner, person = (
-                    ("person" if item.status == "taken" else "waiting"),
-                    item.assignee or "",
-                )
-            lines = lines_of(talk, history, row.created_at)
-            tried = attempts_of(events, by)
-            packet = Packet(
-                escalation=item,
-                owner=owner,
-                person=person or None,
-                conversation=lines,
-                summary=summary_of(item, lines, tried),
-                decisions=decisions_of(events),
-                tried=tried,
-                why=checks_of(item, events),
-                pending=_pending(waiting),
-                similar=_similar(rows.alike(tx, item, 5)),
-                suggested=suggestion_of(events, lines),
-                log=tuple(rows.entries(tx, item.id)),
-            )
-            return packet, row, events
-
-        packet, row, _ = await self._house.read(read)
+        packet, row = await self._house.read(
+            lambda tx: read_packet(tx, rows.by_id(tx, escalation, self._tenant))
+        )
         packet = await self._with_tools(packet)
         return await self._house.veil(row).reveal(packet)
 
@@ -237,40 +144,16 @@ class People:
 
     async def claim(self, escalation: str, by: str) -> Escalation:
         """Keep it from others for a while: it is mine to look at. Raises: NotYours."""
-
-        def change(act: Act) -> Escalation:
-            act.free()
-            act.log("claimed")
-            return act.save(assignee=by, locked_until=act.policy.locked_until(act.now))
-
-        return await self._act(escalation, by, change)
+        return await self._act(escalation, by, takeover.claim)
 
     async def release(self, escalation: str, by: str) -> Escalation:
         """Give a claim up. One who owns the conversation hands it back instead."""
-
-        def change(act: Act) -> Escalation:
-            if act.item.status == "taken":
-                raise NotYours("The conversation is taken over: hand it back, or assign it.")
-            act.free()
-            act.log("released")
-            return act.save(assignee=None, locked_until=None)
-
-        return await self._act(escalation, by, change)
+        return await self._act(escalation, by, takeover.release)
 
     async def assign(self, escalation: str, to: str, by: str) -> Escalation:
         """Make it somebody else's; with it goes the conversation, when it is taken over."""
         _named(to, "to")
-
-        def change(act: Act) -> Escalation:
-            if act.item.status == "resolved":
-                raise NotYours("This escalation is resolved.")
-            if act.item.status == "taken" and act.item.conversation is not None:
-                where = (act.item.tenant, act.item.conversation)
-                said.set_owner(act.tx, where, "person", to)
-            act.log("assigned", to)
-            return act.save(assignee=to, locked_until=act.policy.locked_until(act.now))
-
-        return await self._act(escalation, by, change)
+        return await self._act(escalation, by, lambda act: takeover.assign(act, to))
 
     async def take(self, escalation: str, by: str, *, key: str | None = None) -> Escalation:
         """Take the conversation over: from now on the agent is silent, until it is handed back.
@@ -278,7 +161,7 @@ class People:
         A call that is under way is finished first. Raises: NotYours; RunError: the run is over, or
         its process did not let go in time (ask again).
         """
-        item = await self._act(escalation, by, lambda act: _take(act, by), key=key)
+        item = await self._act(escalation, by, lambda act: take(act, by), key=key)
         self._live.look()
         if item.status != "taken":
             item = await self._until_taken(item, by)
@@ -392,13 +275,13 @@ class People:
 
         def change(act: Act) -> tuple[RunRow, str]:
             act.mine()
-            talk = [_as_told(s) for s in said.of_handover(act.tx, act.place)]
+            talk = [as_told(s) for s in said.of_handover(act.tx, act.place)]
             plain = [msgspec.to_builtins(message) for message in talk]
-            return act.row, _errand(act, "draft", "", {"wish": wish, "talk": plain})
+            return act.row, errand(act, "draft", "", {"wish": wish, "talk": plain})
 
-        row, errand = await self._act(escalation, by, change)
+        row, key_of = await self._act(escalation, by, change)
         self._keeper.wake(row.id)
-        done = await self._outcome(row, (errand, f"{errand}/failed"))
+        done = await self._outcome(row, (key_of, f"{key_of}/failed"))
         if isinstance(done, ModelReplied):
             return str(await self._house.veil(row).reveal(done.reply.text))
         raise RunError(f"No draft could be written: {getattr(done, 'value', 'the run ended')}.")
@@ -429,19 +312,19 @@ class People:
         def change(act: Act) -> tuple[RunRow, str]:
             act.mine()
             if key is not None and act.item.handover:
-                known = _errand_by(act, key)
+                known = errand_by(act, key)
                 if known is not None:
                     return act.row, known
-            errand = _errand(act, "call", tool, {"arguments": hidden, "key": key or ""})
+            left = errand(act, "call", tool, {"arguments": hidden, "key": key or ""})
             act.log("called", tool)
-            return act.row, errand
+            return act.row, left
 
-        row, errand = await self._act(escalation, by, change)
+        row, key_of = await self._act(escalation, by, change)
         self._keeper.wake(row.id)
-        done = await self._outcome(row, (f"{errand}/tool/0",))
+        done = await self._outcome(row, (f"{key_of}/tool/0",))
         if not isinstance(done, ToolOutcome):
             raise RunError("Nothing came of it: the run ended, or a person is asked about it.")
-        found = attempts_of([done], {errand: by})[0]
+        found = attempts_of([done], {key_of: by})[0]
         return await self._house.veil(row).reveal(found)
 
     async def decide(
@@ -512,7 +395,7 @@ class People:
                 act.mine()
             else:
                 act.free()
-            return _give_back(act, answer, key)
+            return give_back(act, answer, key)
 
         item = await self._act(escalation, by, change, key=key)
         self._keeper.wake(item.run_id)
@@ -525,32 +408,16 @@ class People:
         """A note for other operators; the user and the agent never see it."""
         if not text.strip():
             raise RunError("The note is empty.")
-
-        def change(act: Act) -> Escalation:
-            act.log("note", text)
-            return act.save()
-
-        return await self._act(escalation, by, change)
+        return await self._act(escalation, by, lambda act: takeover.note(act, text))
 
     async def tag(self, escalation: str, tags: Sequence[str], by: str) -> Escalation:
         """Replace its tags."""
         plain = tuple(dict.fromkeys(" ".join(tag.split()) for tag in tags if tag.strip()))
-
-        def change(act: Act) -> Escalation:
-            act.log("tagged", ", ".join(plain))
-            return act.save(tags=plain)
-
-        return await self._act(escalation, by, change)
+        return await self._act(escalation, by, lambda act: takeover.tag(act, plain))
 
     async def snooze(self, escalation: str, until: int | None, by: str) -> Escalation:
         """Out of sight until then (microseconds UTC); None: back at once."""
-
-        def change(act: Act) -> Escalation:
-            act.free()
-            act.log("snoozed" if until is not None else "woken")
-            return act.save(snoozed_until=until)
-
-        return await self._act(escalation, by, change)
+        return await self._act(escalation, by, lambda act: takeover.snooze(act, until))
 
     async def escalate(
         self,
@@ -562,25 +429,14 @@ class People:
         priority: int | None = None,
     ) -> Escalation:
         """Put it further up: back into a queue, before others. Who owned it gives it up."""
-
-        def change(act: Act) -> Escalation:
-            act.free()
-            item = act.item
-            policy = self.declared.queue(queue or item.queue)
-            if item.status == "taken" and item.conversation is not None:
-                said.set_owner(act.tx, (item.tenant, item.conversation), "waiting")
-            act.log("escalated", reason)
-            return act.save(
-                status="open",
-                assignee=None,
-                locked_until=None,
-                queue=policy.name,
-                priority=max(1, item.priority // 2) if priority is None else priority,
-                due_at=policy.due_at(act.now),
-                level=item.level + 1,
-            )
-
-        return await self._act(escalation, by, change)
+        declared = self.declared
+        return await self._act(
+            escalation,
+            by,
+            lambda act: takeover.further(
+                act, reason, declared.queue(queue or act.item.queue), priority
+            ),
+        )
 
     # --- inside --------------------------------------------------------------------------
 
@@ -616,152 +472,22 @@ class People:
         told = self._live.expect(row.id)
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                while True:
-                    found, over = await self._house.read(lambda tx: _look(tx, row.id, keys))
-                    if found is not None or over:
-                        return found
-                    try:
-                        async with asyncio.timeout(self._keeper.patience or 1.0):
-                            await told.get()
-                    except TimeoutError:
-                        continue
+                found, over = None, False
+                while found is None and not over:
+                    found, over = await self._house.read(lambda tx: outcome_of(tx, row.id, keys))
+                    if found is None and not over:
+                        await self._heard(told)
+                return found
         except TimeoutError:
             return None
         finally:
             self._live.forget(row.id, told)
 
-
-def _look(tx: Tx, run_id: str, keys: Sequence[str]) -> tuple[RunEvent | None, bool]:
-    events = recorded.events(tx, run_id)
-    kinds = (ModelReplied, ToolOutcome, Noted)
-    found = next((e for e in reversed(events) if e.key in keys and isinstance(e, kinds)), None)
-    return found, runs.get(tx, run_id).status in ENDS
-
-
-def _take(act: Act, by: str) -> Escalation:
-    """The conversation is a person's, at once or when the process that executes lets go."""
-    act.free()
-    item, row, tx = act.item, act.row, act.tx
-    if item.status == "taken":
-        return item
-    if row.status in ENDS:
-        raise RunError("Its run is over; there is nothing to take over.")
-    known = [w for w in waits.of_run(tx, row.id) if w.kind == "handover"]
-    held = any(w.answered_at is None for w in known)
-    key = item.handover if held else handover_key(len(known) + 1)
-    lock = act.policy.locked_until(act.now)
-    if not held:
-        judged = (item.trigger, item.reason)
-        waits.add(tx, _row(row.id, key, judged, by), act.seal, act.now)
-        if row.status == "running" or row.segment == 0:
-            waits.add_command(tx, row.id, TAKE, by, act.now)
-    if not held and row.status == "running":  # it lets go before its next step
-        act.log("taking")
-        return act.save(kind="handover", handover=key, assignee=by, locked_until=lock)
-    act.item = dataclasses.replace(item, kind="handover", handover=key)
-    if item.conversation is not None:
-        fold(tx, act.place, row, act.seal, act.now)
-        said.set_owner(tx, (item.tenant, item.conversation), "person", by)
-    runs.wake(tx, row.id, act.now)  # so that its status says so; it suspends at once
-    act.log("taken")
-    return act.save(status="taken", assignee=by, locked_until=lock, snoozed_until=None)
-
-
-def _give_back(act: Act, answer: Mapping[str, Any], key: str | None) -> Escalation:
-    item, tx = act.item, act.tx
-    ends = bool(answer.get("ends"))
-    if item.kind == "decision":
-        raise RunError("Calls of it wait to be decided: approve, edit, reject or respond to them.")
-    action = "resolved" if ends else "handed_back"
-    if item.kind == "handover":
-        commands = waits.commands_for(tx, act.row.id)
-        if item.status != "taken" and any(command[2] == TAKE for command in commands):
-            raise NotYours("It is being taken over just now. Ask again in a moment.")
-        talk = [msgspec.to_builtins(_as_told(s)) for s in said.of_handover(tx, act.place)]
-        waits.withdraw(tx, act.row.id)
-        wait = person_id(act.row.id, item.handover)
-        waits.answer(tx, wait, {**answer, "talk": talk}, act.seal, act.now)
-        if item.conversation is not None:
-            said.set_owner(tx, (item.tenant, item.conversation), "agent")
-        runs.wake(tx, act.row.id, act.now)
-    act.log(action, str(answer["instruction"]), key)
-    said_so = str(answer["instruction"]) or ("Settled." if ends else "Handed back.")
-    return act.save(status="resolved", resolved_at=act.now, resolution=said_so, locked_until=None)
-
-
-def _errand(act: Act, kind: str, tool: str, detail: Mapping[str, Any]) -> str:
-    """Leave something to do for whoever executes the run. Returns its key."""
-    number = waits.errands(act.tx, act.row.id) + 1
-    key = f"{act.item.handover}/errand/{number}"
-    wait = WaitRow(
-        id=person_id(act.row.id, key),
-        run_id=act.row.id,
-        key=key,
-        kind="errand",
-        tool=tool,
-        asks="operator",
-        detail={**detail, "kind": kind, "by": act.by},
-        arguments_hash="",
-        expires=None,
-        answered_at=None,
-        answer=None,
-    )
-    waits.add(act.tx, wait, act.seal, act.now)
-    runs.wake(act.tx, act.row.id, act.now)
-    return key
-
-
-def _errand_by(act: Act, key: str) -> str | None:
-    """The errand that was left under this idempotency key."""
-    found = (w for w in waits.of_run(act.tx, act.row.id) if w.kind == "errand")
-    return next((w.key for w in found if w.detail.get("key") == key), None)
-
-
-def _row(run_id: str, key: str, judged: tuple[str, str], by: str) -> WaitRow:
-    wait = handover_wait(run_id, key, judged, by)
-    return WaitRow(
-        id=wait.id,
-        run_id=run_id,
-        key=key,
-        kind=wait.kind,
-        tool="",
-        asks="operator",
-        detail=wait.detail,
-        arguments_hash="",
-        expires=None,
-        answered_at=None,
-        answer=None,
-    )
-
-
-def _as_told(one: Said) -> Message:
-    """What was said, as the agent reads it: a person spoke in its name."""
-    return one.message if one.who == "user" else Message.assistant(one.text)
-
-
-def _pending(waiting: Sequence[WaitRow]) -> tuple[Approval, ...]:
-    kinds = ("approval", "unknown_outcome", "failure", "version")
-    return tuple(
-        Approval(
-            id=wait.id,
-            run_id=wait.run_id,
-            tool=wait.tool,
-            arguments=wait.detail["arguments"],
-            asks=wait.asks,  # type: ignore[arg-type]
-            kind=wait.kind,  # type: ignore[arg-type]
-            reason=wait.detail.get("reason", ""),
-            expires=wait.expires,
-        )
-        for wait in waiting
-        if wait.kind in kinds and wait.answered_at is None
-    )
-
-
-def _similar(found: Sequence[Escalation]) -> tuple[Similar, ...]:
-    return tuple(
-        Similar(id=i.id, reason=i.reason, resolution=i.resolution, at=i.resolved_at or 0)
-        for i in found
-    )
+    async def _heard(self, told: asyncio.Queue[Told]) -> None:
+        """A segment of the run is over here, or a moment has passed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._keeper.patience or 1.0):
+                await told.get()
 
 
 def _named(who: str, what: str) -> None:

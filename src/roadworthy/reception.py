@@ -6,6 +6,7 @@ exactly one of the three, however often it is sent.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from roadworthy.store.waits import WaitRow
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request as accepted."""
+    """One request as accepted. check: raises in the commit that would accept it."""
 
     pattern: Agent[Any, Any]
     input: Message
@@ -35,6 +36,7 @@ class Request:
     conversation: str | None
     key: str | None
     options: RunOptions
+    check: Callable[[Tx], None] | None = None
 
     @property
     def body_hash(self) -> str:
@@ -119,6 +121,8 @@ def asking(
 
     Raises: IdempotencyConflict, ConversationBusy.
     """
+    if request.check is not None:
+        request.check(tx)
     told = _said_before(tx, request) if logs else None
     if told is None and active is not None and logs:
         told = _to_person(tx, request, active, seal, now)

@@ -105,11 +105,15 @@ class Approval(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The status report every run ends with: what was done, what is missing, why, and spent."""
+    """The status report every run ends with: what was done, what is missing, why, and spent.
+
+    undoable: the tools, newest first, whose effects `rt.undo` would take back.
+    """
 
     done: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     why: str = ""
+    undoable: tuple[str, ...] = ()
 
 
 class RunResult(Struct, Generic[Output], frozen=True, kw_only=True, omit_defaults=True):

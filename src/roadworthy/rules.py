@@ -19,6 +19,7 @@ from roadworthy.messages import JsonObject, ToolCall
 
 Amount: TypeAlias = "int | float | str | Decimal"
 WhoAsks: TypeAlias = Literal["user", "operator"]
+Per: TypeAlias = Literal["run", "conversation"]
 
 
 class Named(Protocol):
@@ -69,12 +70,14 @@ class Requires(Rule):
 
 @dataclass(frozen=True)
 class AtMost(Rule):
-    """`tool` takes place at most so many times in a run."""
+    """`tool` takes place at most so many times in a run, or in all runs of a conversation."""
 
     times: int
+    per: Per = "run"
 
     def __str__(self) -> str:
-        return f"at_most({self.tool}, {self.times})"
+        per = "" if self.per == "run" else f", per={self.per}"
+        return f"at_most({self.tool}, {self.times}{per})"
 
 
 @dataclass(frozen=True)
@@ -142,11 +145,12 @@ def requires(tool: Named | str, /, *before: Named | str) -> Requires:
     return rule
 
 
-def at_most(tool: Named | str, times: int, /) -> AtMost:
-    """`tool` takes place at most `times` times in a run. Whatever may have happened counts: all
-    but calls that were refused, repeated from the record, or surely had no effect.
+def at_most(tool: Named | str, times: int, /, *, per: Per = "run") -> AtMost:
+    """`tool` takes place at most `times` times in a run, or in all runs of its conversation, of
+    whichever agent. Whatever may have happened counts: all but calls that were refused, repeated
+    from the record, or surely had no effect.
 
-    Raises: DeclarationError: less than 1.
+    Raises: DeclarationError: less than 1, or per something else.
     """
     name = _name("at_most", tool)
     if type(times) is not int or times < 1:
@@ -154,7 +158,11 @@ def at_most(tool: Named | str, times: int, /) -> AtMost:
             f"at_most({name}, {times!r}): use a whole number from 1; to forbid a tool, leave it "
             "out of tools=."
         )
-    return AtMost(name, times)
+    if per not in get_args(Per):
+        raise DeclarationError(
+            f'at_most({name}): per={per!r:.40} is neither "run" nor "conversation".'
+        )
+    return AtMost(name, times, per)
 
 
 def only_after_approval(
@@ -287,13 +295,23 @@ class Rulebook:
                 return Broken(code="requires", text=text)
         return None
 
-    def too_often(self, tool: str, times: int) -> Broken | None:
-        """Whether once more is too often. times: how often it may have taken place."""
+    def looks_back(self, tool: str) -> bool:
+        """Whether earlier runs of the conversation count for this tool."""
+        rules = self._of.get(tool, ())
+        return any(isinstance(rule, AtMost) and rule.per == "conversation" for rule in rules)
+
+    def too_often(self, tool: str, times: int, earlier: int = 0) -> Broken | None:
+        """Whether once more is too often. times: how often it may have taken place in this run;
+        earlier: in those before it."""
         for rule in self._of.get(tool, ()):
-            if isinstance(rule, AtMost) and times >= rule.times:
+            if not isinstance(rule, AtMost):
+                continue
+            whole = rule.per == "conversation"
+            if times + (earlier if whole else 0) >= rule.times:
                 text = (
                     f"{tool} was not carried out. Rule {rule}: no further call of it is allowed "
-                    "in this request. Go on without, or tell the user."
+                    f"in this {'conversation' if whole else 'request'}. Go on without, or tell the "
+                    "user."
                 )
                 return Broken(code="at_most", text=text)
         return None

@@ -43,6 +43,24 @@ def check_rules(
     _check_circle([rule for rule in rules if isinstance(rule, Requires)])
 
 
+def check_fallbacks(rules: Sequence[Rule], tool: str, others: Sequence[str]) -> None:
+    """others: the tools that stand in for `tool` when it fails.
+
+    Raises: DeclarationError: a rule would not hold for what one of them does instead.
+    """
+    if others and any(isinstance(rule, OnlyAfterApproval) and rule.tool == tool for rule in rules):
+        raise DeclarationError(
+            f"{tool!r} needs an approval by rule, and another tool as fallback= would run on it: "
+            "a person agrees to one call, not to another way of it. Leave one of the two out."
+        )
+    for other in others:
+        if any(rule.tool == other for rule in rules):
+            raise DeclarationError(
+                f"{other!r} has rules, and stands in for {tool!r} when that fails, past them. Use "
+                "another fallback, or another tool for that."
+            )
+
+
 def _tools(rule: Rule) -> tuple[str, ...]:
     return (rule.tool, *rule.before) if isinstance(rule, Requires) else (rule.tool,)
 
@@ -58,7 +76,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 def _check_twice(rule: Rule, said: dict[tuple[str, str], Rule]) -> None:
     """Two bounds on one thing contradict, or one of them says nothing."""
     if isinstance(rule, AtMost):
-        keys = [""]
+        keys = [f"per {rule.per}"]
     elif isinstance(rule, Bounds):
         keys = [bound.argument for bound in rule.bounds]
     else:

@@ -203,9 +203,7 @@ class Run:
         self.messages = list(brief.messages)
         self.meter = Meter(earlier_seconds=past.earlier_seconds)
         self.past = past
-        self.logs = ports.logs
-        self.clock = ports.clock
-        self.live = ports.live
+        self.logs, self.clock, self.live = ports.logs, ports.clock, ports.live
         self.veil = Veil(ports.privacy, self.user.tenant, self.conversation or self.id)
         self.known = Known()
         self._told: list[Message] = []  # `messages`, as models get them
@@ -213,6 +211,8 @@ class Run:
         self.reserved = past.reserved  # whether the closing answer's reserve is held
         self.done: list[str] = []  # for the report: what succeeded
         self.returned: set[str] = set()  # handovers whose talk is among the messages
+        self.deeds: list[ToolSucceeded] = []  # the effects among it
+        self.earlier: dict[str, int] = {}  # how often tools took place in earlier runs, if counted
         self.effects_done: dict[str, ToolSucceeded] = {}  # since the user last spoke
         self.deps: Any = None
         self.turn = 0

@@ -14,32 +14,31 @@ from roadworthy.agent import Agent, Model, OnChange, check_on_change
 from roadworthy.clock import Clock, SystemClock
 from roadworthy.context import User
 from roadworthy.engine.jobs import EngineSettings
-from roadworthy.errors import ConfigurationError
+from roadworthy.errors import ConfigurationError, IdempotencyConflict
 from roadworthy.escalation.policy import Inbox
-from roadworthy.escalation.views import Said
 from roadworthy.events import RunEnded, RunEvent, RunWaiting, StreamEvent
 from roadworthy.intake import checked_input
 from roadworthy.keeper import Keeper
 from roadworthy.limits import Budget, Limits, Price
 from roadworthy.live import Told
 from roadworthy.loop_thread import LoopThread, running_loop
-from roadworthy.messages import Json, Message, UserInput
+from roadworthy.messages import Json, UserInput
 from roadworthy.models.catalog import Catalog
 from roadworthy.models.providers import ProviderOptions
 from roadworthy.opened import Opened
-from roadworthy.people import People
 from roadworthy.privacy import Privacy
 from roadworthy.reception import Accepted, Request
+from roadworthy.records import Records
 from roadworthy.replaying import Replayed, replay
 from roadworthy.result import Decision, RunResult
 from roadworthy.run import RunOptions
 from roadworthy.settings import Settings, set_up_logging
-from roadworthy.store import migrations, runs
+from roadworthy.store import migrations
 from roadworthy.store.opening import open_database
 from roadworthy.store.ownership import check_whole
-from roadworthy.store.runs import RunRow
 from roadworthy.store.schedules import Schedule
 from roadworthy.timetable import Missed
+from roadworthy.undoing import undoing
 
 T = TypeVar("T")
 Deps = TypeVar("Deps")
@@ -47,7 +46,7 @@ Output = TypeVar("Output")
 CLOSE_SECONDS = 5.0  # what executes gets so long; the rest goes on elsewhere or later
 
 
-class Runtime:
+class Runtime(Records):
     """Opens a store and runs patterns on it. Use as `with` or `async with`; no I/O before.
 
     url: `sqlite:///file.db`, or `postgresql://...` for many processes; default ROADWORTHY_URL.
@@ -56,10 +55,11 @@ class Runtime:
     bounds over many runs. providers: options by provider or model name. on_event: called with
     every event of every run here, read-only. privacy: keeps personal data out of the store and
     away from models (`roadworthy.privacy`); what is recorded, and so what on_event is told, then
-    holds tokens. inbox: where runs go that need a person; without one they end as partial. version, on_change: for agents that say none, see there. execute: False only
-    looks and leaves requests and commands; another process executes them. On Postgres: redis
-    carries live streams between machines (default ROADWORTHY_REDIS, else Postgres does); engine
-    says how this process takes part in executing (default from the environment).
+    holds tokens. inbox: where runs go that need a person; without one they end as partial. version,
+    on_change: for agents that say none, see there. execute: False only looks and leaves requests
+    and commands; another process executes them. On Postgres: redis carries live streams between
+    machines (default ROADWORTHY_REDIS, else Postgres does); engine says how this process takes
+    part in executing (default from the environment).
     """
 
     def __init__(  # noqa: PLR0913 - the composition root
@@ -429,6 +429,24 @@ class Runtime:
         await opened.intake.reopen(run_id, limits)
         opened.keeper.wake(run_id)
 
+    async def undo(self, run_id: str, *, by: str) -> str:
+        """Take back what a run did that is over, newest first, by the `undo=` of its tools: as a
+        run of its own, whose id this returns. Asked again it is the same run. What no machine can
+        take back is in that run's report; the undone run is resumed no more. by: who asks.
+
+        Raises: UnknownRun, PatternUnknown; NotUndoable: it is not over, or nothing can be undone.
+        """
+        asked = await undoing(self._open.executor, run_id, by)
+        if isinstance(asked, str):
+            return asked
+        try:
+            return (await self._accept(asked)).run_id
+        except IdempotencyConflict:  # somebody else asked just now
+            known = await undoing(self._open.executor, run_id, by)
+            if isinstance(known, str):
+                return known
+            raise
+
     async def schedule(  # noqa: PLR0913 - a declaration
         self,
         name: str,
@@ -467,28 +485,6 @@ class Runtime:
         """Act on what has come due, as is done each second: for tests with a clock of their own."""
         await self._open.keeper.due()
 
-    async def history(self, conversation: str, *, user: User | str | None = None) -> list[Message]:
-        """All messages of a conversation, oldest first. With `user`, only that user's own (of
-        that tenant); another's reads as empty."""
-        return await self._open.history(conversation, User(user) if isinstance(user, str) else user)
-
-    async def runs(self, most: int = 50) -> list[RunRow]:
-        """The newest runs."""
-        return await self._open.house.read(lambda tx: runs.recent(tx, most))
-
-    async def find(self, run_id: str) -> RunRow:
-        """One run as it stands, from any process. Raises: UnknownRun."""
-        return await self._open.house.read(lambda tx: runs.get(tx, run_id))
-
-    async def held_up(self, run_id: str) -> str:
-        """Why a run stays queued where runs execute; "" when it does not. Raises: UnknownRun."""
-        return await self._open.held_up(await self.find(run_id))
-
-    async def record(self, run_id: str, after: int = -1) -> list[RunEvent]:
-        """What is journaled of a run so far, as recorded, without waiting. Raises: UnknownRun."""
-        row, found = await self._open.record_after(run_id, after)
-        return [self._open.typed(event, row.pattern) for event in found]
-
     async def replay(self, run_id: str) -> Replayed:
         """Re-execute a recorded run with no model and no tool call; says where it would differ."""
         return await replay(self._open.executor, run_id)
@@ -497,17 +493,6 @@ class Runtime:
     def crew(self) -> Keeper:
         """Who executes runs: `drain` this process, `workers`, `ask_to_drain` one, `health`."""
         return self._open.keeper
-
-    @property
-    def inbox(self) -> People:
-        """What persons do: read the queue, take conversations over, speak, hand back."""
-        return self._open.people
-
-    def listen(self, conversation: str, *, user: User | str, after: int = 0) -> AsyncIterator[Said]:
-        """Every message of a user's conversation behind place `after`, then each as it comes:
-        theirs, the agent's and persons' alike. Never ends by itself; another's has none."""
-        who = user if isinstance(user, User) else User(user)
-        return self._open.listen(conversation, who, after)
 
     @property
     def trouble(self) -> str | None:

@@ -196,15 +196,8 @@ def transcript(events: Iterable[RunEvent]) -> list[Message]:
             messages.append(event.reply.message)
         elif isinstance(event, HandedBack):
             back += came_back(event)
-        elif isinstance(event, ToolOutcome):
-            results[event.key] = event.result
-        elif isinstance(event, InputReceived):
-            results[event.key] = ToolResult(
-                tool="ask_user",
-                call_id="",
-                content=event.input.text,
-                files=tuple(part for part in event.input.parts if isinstance(part, File)),
-            )
+        elif isinstance(event, ToolOutcome | InputReceived):
+            results[event.key] = event.result if isinstance(event, ToolOutcome) else _answer(event)
         elif isinstance(event, Noted):
             _as_checked(event, messages, results)
         elif isinstance(event, LoopNoticed):
@@ -212,12 +205,24 @@ def transcript(events: Iterable[RunEvent]) -> list[Message]:
             messages.append(runtime_note(loop_note(event)))
         elif isinstance(event, Delivered):
             delivered = event.text
+    _close_turn(messages, turn_key, results, None if back else delivered)
+    return _and_back(messages, back, delivered)
+
+
+def _and_back(
+    messages: list[Message], back: Sequence[Message], delivered: str | None
+) -> list[Message]:
+    """A run that ended after a person gave it back and before its agent was asked anything."""
     if back:
-        _close_turn(messages, turn_key, results)
-        turn_key = ""
         messages += back
-    _close_turn(messages, turn_key, results, delivered)
+        _close_turn(messages, "", {}, delivered)
     return messages
+
+
+def _answer(event: InputReceived) -> ToolResult:
+    """What the user answered, as the result of the call that asked."""
+    files = tuple(part for part in event.input.parts if isinstance(part, File))
+    return ToolResult(tool="ask_user", call_id="", content=event.input.text, files=files)
 
 
 def _as_checked(event: Noted, messages: list[Message], results: dict[str, ToolResult]) -> None:

@@ -190,7 +190,7 @@ async def drive(folder: Path, at: Callable[[str], None], _: object = None) -> No
     agent = agent_for(world)
     async with open_runtime(folder, agent) as rt:
         journal = rt._open.journal
-        journal._tx.connection.set_trace_callback(lambda sql: _boundary(sql, at))
+        journal._tx.connection.set_trace_callback(lambda sql: boundary(sql, at))
         ids = []
         for name in RUNS:
             chat = name.partition("-")[0] if name in ("asks", "chat-1", "chat-2") else None
@@ -200,7 +200,7 @@ async def drive(folder: Path, at: Callable[[str], None], _: object = None) -> No
                 group.create_task(_see_through(rt, agent, world, run_id))
 
 
-def _boundary(sql: str, at: Callable[[str], None]) -> None:
+def boundary(sql: str, at: Callable[[str], None]) -> None:
     word = sql.split(maxsplit=1)[0]
     if word in ("BEGIN", "COMMIT", "RELEASE"):
         at(word)

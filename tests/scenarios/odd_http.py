@@ -9,13 +9,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, cast
 
+from roadworthy.tools.mcp.connection import KEY
+
 
 class OddHttp:
-    """Use as `with`. say: what a call answers; packed: compressed, though nobody asked for it."""
+    """Use as `with`. say: what a call answers; packed: compressed, though nobody asked for it.
+    hold: the first call is answered once `go_on` is set, and `called` tells that it came."""
 
-    def __init__(self, say: str = "well", *, packed: bool = False) -> None:
-        self.say, self.packed = say, packed
+    def __init__(self, say: str = "well", *, packed: bool = False, hold: bool = False) -> None:
+        self.say, self.packed, self.hold = say, packed, hold
         self.callers: list[str] = []
+        self.keys: list[str] = []
+        self.called, self.go_on = threading.Event(), threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.odd = self  # type: ignore[attr-defined]
         self._server.daemon_threads = True
@@ -64,6 +69,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return {"result": {"tools": [{"name": "look", "inputSchema": schema}]}}
             case "tools/call":
                 odd.callers.append(self.headers.get("authorization", ""))
+                odd.keys.append(asked["params"].get("_meta", {}).get(KEY, ""))
+                if odd.hold and len(odd.keys) == 1:
+                    odd.called.set()
+                    odd.go_on.wait(60)
                 return {"result": {"content": [{"type": "text", "text": odd.say}]}}
             case _:
                 return {"error": {"code": -32601, "message": "no"}}

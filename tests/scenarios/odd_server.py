@@ -47,9 +47,9 @@ def said(number: int, say: Any) -> None:  # noqa: ANN401 - JSON
     match say:
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        case "die once":
-            if len(Path(f"{STATE}.calls").read_text(encoding="utf-8").splitlines()) == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
+        case "die once" | "hang once" if is_first():
+            die_or_hang(say)
+        case "die once" | "hang once":
             result(number, {"content": [{"type": "text", "text": "well"}]})
         case "hang":
             return
@@ -74,6 +74,17 @@ def said(number: int, say: Any) -> None:  # noqa: ANN401 - JSON
             sys.stdout.flush()
         case _:
             result(number, say)
+
+
+def is_first() -> bool:
+    return len(Path(f"{STATE}.calls").read_text(encoding="utf-8").splitlines()) == 1
+
+
+def die_or_hang(say: str) -> None:
+    if say == "die once":
+        os.kill(os.getpid(), signal.SIGKILL)
+    pipe = os.open(f"{STATE}.pipe", os.O_WRONLY)  # open for as long as this process lives
+    os.write(pipe, b"called")
 
 
 def described(name: str, description: str) -> dict[str, Any]:

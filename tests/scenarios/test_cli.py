@@ -16,6 +16,32 @@ from roadworthy import Agent, Runtime
 from roadworthy.testing import ScriptedModel
 from tests.scenarios.faces import Place, Server, Terminal, environment
 
+TRAVEL = '''
+from pathlib import Path
+from roadworthy import Agent, Runtime, ToolCall, tool
+from roadworthy.testing import ScriptedModel
+
+folder = Path(__file__).parent
+
+def log(what):
+    with (folder / "log").open("a") as file:
+        file.write(what + "\\n")
+    return what
+
+@tool
+def cancel(city: str) -> str:
+    """Cancel. city: where."""
+    return log("cancel")
+
+@tool(undo=cancel)
+def book(city: str) -> str:
+    """Book. city: where."""
+    return log("book")
+
+model = ScriptedModel([ToolCall("book", {"city": "Rome"}), "Booked."])
+travel = Agent("travel", model=model, tools=[book])
+rt = Runtime(f"sqlite:///{folder}/t.db", patterns=[travel])
+'''
 Chatting: TypeAlias = Callable[[str], Terminal]
 
 
@@ -144,6 +170,19 @@ def test_a_limited_run_is_resumed_with_more(place: Place) -> None:
     reopened = [e for e in place.events(run_id) if e["type"] == "RunReopened"]
     assert reopened[0]["limits"]["usd"] == "2"
     assert reopened[0]["limits"]["turns"] == 2
+
+
+@pytest.mark.requirement("REC-5")
+def test_a_run_is_undone(place: Place) -> None:
+    (place.folder / "travel.py").write_text(TRAVEL, encoding="utf-8")
+    assert place.cli("run", "travel.py", "Book.").returncode == 0
+    run_id = place.runs()[0]["id"]
+    for _ in range(2):
+        undone = place.cli("runs", "undo", run_id, "--file", "travel.py")
+        assert undone.returncode == 0, undone.stderr
+        assert undone.stdout == "Undone: book (by cancel).\n"
+    assert (place.folder / "log").read_text(encoding="utf-8").split() == ["book", "cancel"]
+    assert [run["pattern"] for run in place.runs()] == ["travel-undo", "travel"]
 
 
 @pytest.mark.requirement("OBS-2")

@@ -38,6 +38,7 @@ from roadworthy.events import (
 from roadworthy.messages import Message, Reasoning
 from roadworthy.privacy import Scope
 from roadworthy.testing import FakeClock, ScriptedModel
+from roadworthy.tools import Undo
 from tests.properties.snapshots import Snapshots
 from tests.scenarios.world import of_kind, url
 
@@ -323,3 +324,29 @@ async def test_without_a_privacy_all_stays_as_it_is(tmp_path: Path) -> None:
     assert started[0].input.text == f"I am {ANA}"
     with pytest.raises(AssertionError):
         assert_veiled(tmp_path)
+
+
+@pytest.mark.requirement("REC-5")
+async def test_what_is_undone_is_undone_in_clear_and_recorded_in_tokens(tmp_path: Path) -> None:
+    vault, done = Vault(), list[str]()
+
+    @tool
+    def unsubscribe(mail: str, by: str) -> str:
+        """Unsubscribe. mail: who. by: whose word."""
+        done.append(f"unsubscribe {mail} {by}")
+        return "done"
+
+    @tool(undo=Undo(unsubscribe, {"mail": "result.mail", "by": "name"}))
+    def subscribe(name: str) -> dict[str, str]:
+        """Subscribe. name: who."""
+        done.append(f"subscribe {name}")
+        return {"note": EVE, "mail": BOB}
+
+    model = ScriptedModel([ToolCall("subscribe", {"name": "[[EMAIL_1]]"}), "Done."])
+    desk = Agent("desk", model=model, tools=[subscribe])
+    async with Runtime(url(tmp_path), patterns=[desk], privacy=vault) as rt:
+        result = await rt.run(desk, f"Subscribe {ANA}.")
+        undo = await rt.result(await rt.undo(result.run_id, by="lea"))
+    assert undo.status == "completed", undo
+    assert done == [f"subscribe {ANA}", f"unsubscribe {BOB} {ANA}"]
+    assert_veiled(tmp_path, model)

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
 
-from roadworthy import Agent, NotApplied, RunContext, Runtime, Tool, ToolCall, ToolError, User, tool
+from roadworthy import (
+    Agent,
+    NotApplied,
+    RunContext,
+    RunResult,
+    Runtime,
+    Tool,
+    ToolCall,
+    ToolError,
+    User,
+    tool,
+)
 from roadworthy.agent import Toolset
 from roadworthy.errors import DeclarationError
+from roadworthy.events import Noted, ToolIntended, ToolRefused, ToolSucceeded
 from roadworthy.mcp_server import Served
 from roadworthy.testing import FakeClock, ScriptedModel
-from roadworthy.tools import at_most, bounds, only_after_approval, over, toolset
+from roadworthy.tools import (
+    AskPerson,
+    LastGood,
+    at_most,
+    bounds,
+    only_after_approval,
+    over,
+    requires,
+    toolset,
+)
+from tests.properties.snapshots import Snapshots
+from tests.scenarios.world import Given, journal, of_kind
 
 
 def url(folder: Path) -> str:
@@ -172,3 +197,192 @@ async def test_what_an_alternative_writes_makes_old_what_it_says(tmp_path: Path)
     async with Runtime(url(tmp_path)) as rt:
         assert (await rt.run(desk, "x")).text == "Done."
     assert model.requests[-1].messages[-1].parts[0].content == "new"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("left", ["the tool", "nothing"])
+async def test_an_orphaned_alternative_counts_for_the_tool_it_stood_in_for(
+    tmp_path: Path, left: str
+) -> None:
+    """A process dies in the alternative, a deploy drops it, a person says that it took place."""
+    cuts: list[str] = []
+    snapshots = Snapshots(tmp_path / "s.db", tmp_path / "cuts")
+    paid: list[str] = []
+
+    def seen(event: object) -> None:
+        if isinstance(event, ToolIntended) and event.tool == "by_post":
+            cuts.append(snapshots.take())
+
+    @tool(retries=0)
+    def by_post(usd: int) -> str:
+        """Pay. usd: how much."""
+        return "sent"
+
+    @tool(retries=0, fallback=by_post, breaker=None)
+    def pay(usd: int) -> str:
+        """Pay. usd: how much."""
+        if paid:
+            paid.append("again")
+            return "paid"
+        raise NotApplied("closed")
+
+    script: list[Given] = [ToolCall("pay", {"usd": 1}), ToolCall("pay", {"usd": 2}), "Done."]
+    model = ScriptedModel(script)
+    desk = Agent("desk", model=model, tools=[pay], rules=[at_most(pay, 1)])
+    async with Runtime(snapshots.url, clock=FakeClock(auto=True), on_event=seen) as rt:
+        whole = await rt.run(desk, "Go")
+    paid.append("the bank is open again")
+    bare = replace(desk, tools=[replace(pay, fallback=())])
+    if left == "nothing":
+        bare = replace(desk, tools=[], rules=[])
+    async with Runtime(cuts[0], patterns=[bare], clock=FakeClock(auto=True)) as rt:
+        result = await rt.wait(whole.run_id)
+        while result.waiting:
+            version = result.waiting[0].kind == "version"
+            how: Given = "approve" if version else "respond"
+            await rt.resolve(result.waiting[0].id, how, by="lea", note="" if version else "It is.")
+            result = await rt.wait(whole.run_id)
+        events = await journal(rt, whole.run_id)
+    (done,) = [event for event in events if isinstance(event, ToolSucceeded)]
+    assert (done.tool, done.by, done.arguments) == ("pay", "by_post", {"usd": 1})
+    refused = [event.code for event in events if isinstance(event, ToolRefused)]
+    assert refused == (["at_most"] if left == "the tool" else ["unknown_tool"])
+    assert len(paid) == 1
+
+
+async def test_a_last_good_answer_is_never_of_before_a_write_it_did_not_see(tmp_path: Path) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+    state = ["old"]
+
+    @tool(effect="read", fallback=LastGood(3_600), retries=0, breaker=None)
+    async def look(x: str) -> str:
+        """Look. x: any."""
+        if state[-1] == "down":
+            raise ConnectionError("down")
+        found = state[-1]
+        began.set()
+        await go_on.wait()
+        return found
+
+    @tool(effect="write", idempotent_by_nature=True, invalidates=[look])
+    def put(to: str) -> str:
+        """Write. to: any."""
+        state.append(to)
+        return "written"
+
+    def agent(*script: ToolCall | str) -> Agent:
+        return Agent("desk", model=ScriptedModel([*script, "Done."]), tools=[look, put])
+
+    reading = agent(ToolCall("look", {"x": "1"}))
+    async with Runtime(url(tmp_path)) as rt:
+        slow = asyncio.create_task(rt.run(reading, "Go"))
+        await began.wait()
+        await rt.run(agent(ToolCall("put", {"to": "new"})), "Go")
+        go_on.set()
+        await slow
+        state.append("down")
+        run = await rt.run(reading, "Go")
+        assert not await of_kind(rt, run.run_id, ToolSucceeded)
+        state.append("newer")
+        await rt.run(reading, "Go")
+        state.append("down")
+        run = await rt.run(reading, "Go")
+        (kept,) = await of_kind(rt, run.run_id, ToolSucceeded)
+    assert (kept.source, kept.result.content.splitlines()[-1]) == ("last_good", "newer")
+
+
+@pytest.mark.parametrize("who", ["user", "operator"])
+@pytest.mark.parametrize("where", ["approval", "failure"])
+async def test_only_an_operators_answer_in_a_tools_place_proves_it(
+    tmp_path: Path, who: Given, where: str
+) -> None:
+    """A user who says that the identity check was passed has not passed it."""
+    approval = who if where == "approval" else None
+    fallback = [AskPerson(who)] if where == "failure" else None
+
+    @tool(retries=0, approval=approval, fallback=fallback, breaker=None)
+    def identify(name: str) -> str:
+        """Check who it is. name: who."""
+        raise NotApplied("away")
+
+    @tool
+    def refund(usd: int) -> str:
+        """Pay. usd: how much."""
+        return "paid"
+
+    script: list[Given] = [
+        ToolCall("identify", {"name": "ana"}),
+        ToolCall("refund", {"usd": 1}),
+        "Done.",
+    ]
+    rules = [requires(refund, identify)]
+    desk = Agent("desk", model=ScriptedModel(script), tools=[identify, refund], rules=rules)
+    async with Runtime(url(tmp_path), clock=FakeClock(auto=True)) as rt:
+        waiting = await rt.run(desk, "Pay me.")
+        (asked,) = waiting.waiting
+        assert asked.asks == who
+        await rt.resolve(asked.id, "respond", by="somebody", note="It is she.")
+        assert (await rt.result(waiting.run_id)).status == "completed"
+        refused = await of_kind(rt, waiting.run_id, ToolRefused)
+        assert (await rt.replay(waiting.run_id)).differences == ()
+    assert [event.code for event in refused] == (["requires"] if who == "user" else [])
+
+
+async def test_at_most_so_often_in_a_whole_conversation(tmp_path: Path) -> None:
+    """Whatever may have happened in its earlier runs counts, of another agent too."""
+    lost: list[bool] = []
+
+    @tool(repeatable=True, retries=0, breaker=None)
+    def refund(usd: int) -> str:
+        """Pay. usd: how much."""
+        if usd == 7:
+            raise NotApplied("closed")
+        if lost:
+            raise TimeoutError("lost")
+        return "paid"
+
+    rule = at_most(refund, 3, per="conversation")
+
+    def desk(name: str, *amounts: int) -> Agent[None, str]:
+        script: list[Given] = [*([ToolCall("refund", {"usd": usd})] for usd in amounts), "Done."]
+        return Agent(name, model=ScriptedModel(script), tools=[refund], rules=[rule])
+
+    async def refused(result: RunResult) -> list[str]:
+        return [event.code for event in await of_kind(rt, result.run_id, ToolRefused)]
+
+    async with Runtime(url(tmp_path), clock=FakeClock(auto=True)) as rt:
+        first = await rt.run(desk("a", 1, 7, 7), "Pay.", conversation="c")
+        assert await refused(first) == []
+        second = await rt.run(desk("b", 1), "Pay.", conversation="c")
+        assert await refused(second) == []
+        lost.append(True)
+        third = await rt.run(desk("a", 2), "Pay.", conversation="c")
+        assert [each.kind for each in third.waiting] == ["unknown_outcome"]
+        await rt.cancel(third.run_id)  # nobody ever said whether it took place
+        await rt.wait(third.run_id)
+        lost.clear()
+        fourth = await rt.run(desk("a", 1, 2), "Pay.", conversation="c")
+        assert await refused(fourth) == ["at_most", "at_most"]
+        told = [e.result.content for e in await of_kind(rt, fourth.run_id, ToolRefused)]
+        assert "no further call of it is allowed in this conversation" in told[0]
+        noted = [e for e in await of_kind(rt, fourth.run_id, Noted) if "earlier" in e.key]
+        assert [(e.key, e.value) for e in noted] == [("rules/earlier/refund", 3)], "read once"
+        assert (await rt.replay(fourth.run_id)).differences == ()
+        assert await refused(await rt.run(desk("a", 1), "Pay.", conversation="other")) == []
+        assert await refused(await rt.run(desk("a", 1, 2, 3, 4), "Pay.")) == ["at_most"]
+
+
+def test_a_count_is_per_run_or_per_conversation() -> None:
+    @tool
+    def refund(usd: int) -> str:
+        """Pay. usd: how much."""
+        return "paid"
+
+    whole = at_most(refund, 3, per="conversation")
+    assert str(whole) == "at_most(refund, 3, per=conversation)"
+    model = ScriptedModel(["x"])
+    Agent("desk", model=model, tools=[refund], rules=[at_most(refund, 1), whole])
+    with pytest.raises(DeclarationError, match="bound the same; keep one"):
+        Agent("desk", model=model, tools=[refund], rules=[whole, replace(whole, times=4)])
+    wrong: Given = "week"
+    with pytest.raises(DeclarationError, match="per='week' is neither"):
+        at_most(refund, 1, per=wrong)

@@ -12,6 +12,7 @@ from roadworthy.errors import NotYours, RunError
 from roadworthy.escalation import EscalationRules, Inbox
 from roadworthy.events import Delivered, EscalationRaised, HandedBack, RunEvent
 from roadworthy.testing import ScriptedModel
+from roadworthy.testing.scripted import Item
 from tests.scenarios.world import journal, of_kind, url
 
 PAID: list[tuple[str, int]] = []
@@ -107,7 +108,10 @@ async def test_a_person_settles_it_and_the_agent_says_nothing_more(tmp_path: Pat
 
 async def test_a_call_that_waits_is_approved_while_a_person_owns_it(tmp_path: Path) -> None:
     pay = tool(effect="irreversible", approval="operator", name="refund")(refund.function)
-    script = [ToolCall("refund", {"order": "A-17", "euros": 40}), "Your 40 euros are on the way."]
+    script: list[Item] = [
+        ToolCall("refund", {"order": "A-17", "euros": 40}),
+        "Your 40 euros are on the way.",
+    ]
     model = ScriptedModel(script)
     desk = Agent("desk", model=model, tools=[pay, look_up])
     async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
@@ -139,7 +143,10 @@ async def test_what_was_not_carried_out_before_a_person_came_is_never_carried_ou
     tmp_path: Path,
 ) -> None:
     pay = tool(effect="irreversible", approval="operator", name="refund")(refund.function)
-    script = [ToolCall("refund", {"order": "A-17", "euros": 40}), "As Lea said: no refund."]
+    script: list[Item] = [
+        ToolCall("refund", {"order": "A-17", "euros": 40}),
+        "As Lea said: no refund.",
+    ]
     model = ScriptedModel(script)
     desk = Agent("desk", model=model, tools=[pay])
     async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
@@ -164,7 +171,7 @@ async def test_a_run_that_executes_is_taken_over_at_once(tmp_path: Path) -> None
         PAID.append((order, 1))
         return "done"
 
-    script = [ToolCall("slow", {"order": "A-17"}), "All is done."]
+    script: list[Item] = [ToolCall("slow", {"order": "A-17"}), "All is done."]
     model = ScriptedModel(script)
     desk = Agent("desk", model=model, tools=[slow])
     async with Runtime(url(tmp_path), inbox=Inbox()) as rt:

@@ -131,7 +131,7 @@ async def test_escalation_ends_partial_with_its_reason_on_record(tmp_path: Path)
     assert (result.status, result.reason) == ("partial", "escalated")
     assert result.text == "A colleague will look."
     assert result.report.why == "legal threat"
-    assert (raised.trigger, raised.detail) == ("escalated", "legal threat")
+    assert (raised.trigger, raised.detail) == ("agent_asked", "legal threat")
     assert not unanswered(history)
 
 

@@ -40,7 +40,8 @@ def test_the_reference_names_everything_users_meet(group: str) -> None:
 
 
 def test_the_example_of_the_page_on_tools_is_declared_without_objection() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "tools.md").read_text("utf-8"), re.DOTALL)
+    found = re.findall(r"```python\n(.*?)```", (DOCS / "tools.md").read_text("utf-8"), re.DOTALL)
+    code = "\n".join(found)
     module = types.ModuleType("page")
     exec(compile(code, "docs/tools.md", "exec"), module.__dict__)  # noqa: S102 - our own page
     weather = module.__dict__["weather"]

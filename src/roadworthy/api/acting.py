@@ -1,4 +1,4 @@
-"""Routes that act on runs: cancel, resume, decide, deliver.
+"""Routes that act on runs: cancel, resume, undo, decide, deliver.
 
 Invariant: who acted is on record where the client says so.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from roadworthy.api.bodies import Accepted, Cancel, DecisionBody, LaterBody, Resume, Taken
+from roadworthy.api.bodies import Accepted, Cancel, DecisionBody, LaterBody, Resume, Taken, Undo
 from roadworthy.api.desk import AtDesk, Desk, RunId
 from roadworthy.trace import limits_of
 
@@ -31,6 +31,13 @@ async def resume(run_id: RunId, body: Resume, desk: AtDesk) -> Accepted:
         limits = body.limits.over(limits_of(await desk.rt.record(run_id)))
     await desk.rt.resume(run_id, limits=limits)
     return await _accepted(desk, run_id)
+
+
+@routes.post("/runs/{run_id}/undo", status_code=202, tags=["runs"])
+async def undo(run_id: RunId, body: Undo, desk: AtDesk) -> Accepted:
+    """Take back what a run did that is over. Answers with the run that does it; asked again it is
+    the same one."""
+    return await _accepted(desk, await desk.rt.undo(run_id, by=body.by))
 
 
 @routes.post("/approvals/{approval}", status_code=202, tags=["approvals"])

@@ -112,6 +112,12 @@ class Cancel(_Body):
     by: Annotated[str, Field(max_length=200)] = ""
 
 
+class Undo(_Body):
+    """Who wants it taken back."""
+
+    by: Name
+
+
 class DecisionBody(_Body):
     """A person's word on a waiting call. `arguments` belong to "edit"."""
 

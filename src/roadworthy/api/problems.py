@@ -27,6 +27,7 @@ _CODES: Mapping[type[errors.RoadworthyError], tuple[int, str]] = {
     errors.ConversationBusy: (409, "conversation_busy"),
     errors.Overloaded: (429, "overloaded"),
     errors.NotResumable: (409, "not_resumable"),
+    errors.NotUndoable: (409, "not_undoable"),
     errors.VersionHeld: (409, "version_held"),
     errors.RunError: (422, "invalid_request"),
     errors.DeclarationError: (422, "invalid_request"),

@@ -1,4 +1,4 @@
-"""`roadworthy runs`: list, show, cancel and resume, also while another process owns the store."""
+"""`roadworthy runs`: list, show, cancel, resume, undo; also while another process has the store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
-    help="List runs, show one, cancel or resume it.",
+    help="List runs, show one, cancel, resume or undo it.",
 )
 Url = Annotated[
     str | None, typer.Option(help="The store, default ROADWORTHY_URL or sqlite:///roadworthy.db.")
@@ -121,6 +121,21 @@ def resume(
             ) from error
         screen.after[run_id] = recorded[-1].seq
         result = follow(rt, run_id, screen)
+    console(error=True).print(status_line(result), style="bold")
+    raise typer.Exit(EXIT[result.status])
+
+
+@app.command()
+def undo(
+    run_id: RunId,
+    target: Annotated[
+        str, typer.Option("--file", help="The agent's file: its tools say how it is done.")
+    ],
+) -> None:
+    """Take back what a run did that is over, newest first."""
+    screen = Screen()
+    with find(target).rt as rt:
+        result = follow(rt, rt.sync(rt.undo(run_id, by="terminal")), screen)
     console(error=True).print(status_line(result), style="bold")
     raise typer.Exit(EXIT[result.status])
 

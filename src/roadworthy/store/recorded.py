@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy import and_, bindparam, func, or_, select
 
 from roadworthy.events import RunEnded, RunEvent, RunWaiting
 from roadworthy.result import RunResult
@@ -53,6 +53,25 @@ _EVENTS_BEFORE = Statement(
     )
     .order_by(s.run.c.ordinal, s.event.c.seq)
 )
+_THIS = s.run.alias()
+_OF_TOOL_BEFORE = Statement(
+    select(s.run.c.id, *_EVENT)
+    .join_from(s.run, s.event, s.event.c.run_id == s.run.c.id)
+    .join(
+        _THIS,
+        and_(
+            _THIS.c.tenant == s.run.c.tenant,
+            _THIS.c.conversation == s.run.c.conversation,
+            _THIS.c.ordinal > s.run.c.ordinal,
+        ),
+    )
+    .where(
+        _THIS.c.id == _P("run_id"),
+        s.event.c.key.like("turn/%/tool/%"),
+        s.event.c.body.like(_P("named")),
+    )
+    .order_by(s.run.c.ordinal, s.event.c.seq)
+)
 _LAST_SEQ = Statement(select(func.max(s.event.c.seq)).where(s.event.c.run_id == _P("run_id")))
 
 
@@ -91,6 +110,13 @@ def events_before(
     )
     found = _decoded(tx, [((row[0], row[1], row[2]), EventRow(*row[3:])) for row in rows])
     return [list(of_run) for _, of_run in itertools.groupby(found, lambda event: event.run_id)]
+
+
+def of_tool_before(tx: Tx, run_id: str, tool: str, types: Sequence[str]) -> list[RunEvent]:
+    """The events of these types about a tool, of the earlier runs of a run's conversation."""
+    rows = tx.rows(_OF_TOOL_BEFORE, run_id=run_id, named=f'%"tool":"{tool}"%')
+    of_types = [((row[0], row[1], row[2]), EventRow(*row[3:])) for row in rows if row[3] in types]
+    return [event for event in _decoded(tx, of_types) if getattr(event, "tool", "") == tool]
 
 
 def _of_run(tx: Tx, run_id: str, rows: Sequence[Row]) -> list[RunEvent]:

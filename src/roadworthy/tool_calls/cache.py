@@ -83,6 +83,11 @@ async def find(read: Reader, run: Run, planned: Planned, seconds: float) -> Kept
     return Kept(Rendered(kept.content, kept.files), max(0, now - row[1]))
 
 
+async def begin(read: Reader, run: Run, planned: Planned) -> None:
+    """A read whose result may be kept, although none is looked for, begins."""
+    run.read_at[planned.key] = await read(lambda tx: _state(tx, run, planned.tool.name))
+
+
 def keep(tx: Tx, run: Run, planned: Planned, shown: Rendered, seconds: float) -> None:
     """Keep a result for so long."""
     kept = ToolResult(

@@ -132,6 +132,8 @@ class Call:
     async def _cached(self) -> Done[ToolOutcome] | None:
         ttl = self.tool.cache_ttl
         if ttl is None:
+            if any(isinstance(rung, LastGood) for rung in self.tool.fallback):
+                await cache.begin(self.hands.read, self.run, self.planned)
             return None
         kept = await cache.find(self.hands.read, self.run, self.planned, ttl)
         return None if kept is None else self._succeeded(kept.shown, "cache")
@@ -350,8 +352,10 @@ class Call:
         return replace(done, also=also)
 
     def _succeeded(self, shown: Rendered, source: Source) -> Done[ToolOutcome]:
-        told = self.planned.result(shown.text, files=shown.files)
-        return self.done(ToolSucceeded(**self.facts(told), source=source))
+        told, undo = self.planned.result(shown.text, files=shown.files), self.tool.undo
+        result = None if source == "person" else shown.text  # a person's words are no result
+        back = {} if undo is None else undo.recorded(self.planned.arguments, result)
+        return self.done(ToolSucceeded(**self.facts(told), source=source, **back))
 
     def facts(self, result: ToolResult) -> dict[str, Any]:
         """What every outcome of this call says."""

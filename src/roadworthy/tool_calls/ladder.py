@@ -218,6 +218,8 @@ class _Ladder:
             by=rung.tool.name,
             nanos=getattr(done.outcome, "nanos", 0),
             attempts=call.attempts,
+            undo_by=getattr(done.outcome, "undo_by", ""),
+            undo=getattr(done.outcome, "undo", None),
         )
         return replace(done, outcome=ours.outcome)
 
@@ -240,7 +242,8 @@ class _Ladder:
         said = (decided(key, wait_id(self.run.id, key), answer),)
         if answer["decision"] == "respond":
             told = self.planned.result(note or "done")
-            return Done(ToolSucceeded(**self.own.facts(told), source="person"), beside=said)
+            facts = self.own.facts(told)
+            return Done(ToolSucceeded(**facts, source="person", asked=rung.asks), beside=said)
         done = self._gave_up("left", f"{by or 'a person'} left it so. {note}".strip(" ."))
         return replace(done, beside=said)
 

@@ -76,11 +76,13 @@ async def settled(run: Run, intent: ToolIntended, refused: ToolRefused) -> Done[
     if answer is None:
         raise Suspend([wait])
     by, note = answer.get("by", ""), answer.get("note", "")
+    other = intent.key != refused.key  # an alternative's: it is the call's own tool that counts
+    asked = refused if other else intent
     common: dict[str, Any] = {
         "key": refused.key,
-        "tool": intent.tool,
-        "arguments": intent.arguments,
-        "arguments_hash": intent.arguments_hash,
+        "tool": asked.tool,
+        "arguments": asked.arguments,
+        "arguments_hash": asked.arguments_hash,
     }
 
     def told(content: str, status: ToolStatus) -> ToolResult:
@@ -89,6 +91,7 @@ async def settled(run: Run, intent: ToolIntended, refused: ToolRefused) -> Done[
 
     if answer["decision"] == "respond":
         result = told(note or "done", "ok")
+        common["by"] = intent.tool if other else ""
         return Done(ToolSucceeded(**common, result=result, effect=intent.effect, source="person"))
     if answer["decision"] == "reject":
         text = f"{by or 'A person'} found that it did not take place and left it so. {note}".strip()

@@ -83,7 +83,8 @@ def broken_by(run: Run, call: Accepted, ahead: int) -> Broken | None:
     broken = book.out_of_order(tool.name, meter.succeeded) or out_of_bounds(run, call)
     if broken is not None or _done_before(run, call):
         return broken
-    return book.too_often(tool.name, meter.happened[tool.name] + ahead)
+    times, earlier = meter.happened[tool.name] + ahead, run.earlier.get(tool.name, 0)
+    return book.too_often(tool.name, times, earlier)
 
 
 def out_of_bounds(run: Run, call: Accepted) -> Broken | None:

@@ -27,6 +27,7 @@ from roadworthy.stops import Stop, Suspend, Wait
 from roadworthy.tool_calls.approval import approval, asked_before, asks_whom, wait_id
 from roadworthy.tool_calls.cache import dropping
 from roadworthy.tool_calls.charge import assume_open
+from roadworthy.tool_calls.earlier import look_back
 from roadworthy.tool_calls.hands import Hands
 from roadworthy.tool_calls.ladder import perform, visit
 from roadworthy.tool_calls.more import shortened
@@ -119,6 +120,7 @@ class _Turn:
         self.behind_person = False
 
     async def go(self, calls: Sequence[tuple[int, ToolCall]]) -> list[ToolOutcome]:
+        await look_back(self.hands.read, self.run, (call.tool for _, call in calls))
         plans = await plan(self.run, self.registry, self.place, calls)
         if self.run.past.handovers.all:
             plans = [self._after_person(planned) for planned in plans]
@@ -282,6 +284,7 @@ class _Turn:
         if decision.decision == "edit":
             return await self._edited(planned, decision)
         if decision.decision == "respond":
+            before = asked_before(self.run, planned)
             outcome = ToolSucceeded(
                 key=planned.key,
                 tool=planned.tool.name,
@@ -290,6 +293,7 @@ class _Turn:
                 result=planned.result(decision.note),
                 effect=planned.effect,
                 source="person",
+                asked="operator" if before is None else before.asks,
             )
             return await self._record(outcome)
         said = f"{decision.note} " if decision.note else ""
@@ -362,6 +366,7 @@ class _Turn:
             run.done.append(outcome.tool)
         if outcome.effect != "read":
             run.effects_done[outcome.arguments_hash] = outcome
+            run.deeds.append(outcome)
         return False
 
     def _waits(self, suspend: Suspend) -> bool:
@@ -394,6 +399,7 @@ class _Turn:
             self.run.done.append(planned.tool.name)
         if planned.changes and isinstance(outcome, ToolSucceeded):
             self.run.effects_done[planned.arguments_hash] = outcome
+            self.run.deeds.append(outcome)
         return outcome
 
     def _repeats(self, planned: Planned) -> ToolSucceeded | None:

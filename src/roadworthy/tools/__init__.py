@@ -12,6 +12,7 @@ from roadworthy.tools.declare import RESERVED, tool, tool_from_schema
 from roadworthy.tools.registry import Accepted, ReasonCode, Refused, Registry, argument_hash
 from roadworthy.tools.results import MAX_TEXT, Rendered, render
 from roadworthy.tools.toolset import toolset
+from roadworthy.undo import Undo
 
 __all__ = [
     "MAX_BYTES",
@@ -34,6 +35,7 @@ __all__ = [
     "SchemaReader",
     "Tool",
     "Toolset",
+    "Undo",
     "argument_hash",
     "at_most",
     "bounds",

@@ -23,6 +23,7 @@ from roadworthy.standins import Asks
 from roadworthy.tools.arguments import SchemaReader
 from roadworthy.tools.fallbacks import Fallback, rungs, wrong_fallback
 from roadworthy.tools.results import MAX_TEXT
+from roadworthy.tools.reversals import Reversal, reversal, wrong_undo
 from roadworthy.tools.schemas import closed, everywhere
 from roadworthy.tools.signatures import read_signature
 
@@ -74,6 +75,7 @@ def tool(
     available: Available | None = None,
     result_bytes: int | None = None,
     invalidates: Sequence[Tool[Any]] = (),
+    undo: Reversal | None = None,
 ) -> ToolMaker: ...
 @spelled
 def tool(  # noqa: PLR0913 - a declaration
@@ -100,6 +102,7 @@ def tool(  # noqa: PLR0913 - a declaration
     available: Available | None = None,
     result_bytes: int | None = None,
     invalidates: Sequence[Tool[Any]] = (),
+    undo: Reversal | None = None,
 ) -> Any:
     """Make a function a tool. Bare `@tool` is irreversible: never repeated, cached or parallel.
 
@@ -120,6 +123,7 @@ def tool(  # noqa: PLR0913 - a declaration
     available: a function of the run that says, once a turn, whether the tool is there.
     result_bytes: of a result that the model is shown at once (None: Limits(result_bytes=)); it
     reads the rest with `read_more`. invalidates: tools whose kept results this one makes wrong.
+    undo: the tool that takes its effect back, or Undo(tool, arguments); `rt.undo` calls it.
     Raises: DeclarationError: says what is wrong and how to mend it.
     """
 
@@ -130,6 +134,7 @@ def tool(  # noqa: PLR0913 - a declaration
         severity=severity, idempotent=idempotent_by_nature, repeatable=repeatable,
         polling=polling, later=later, later_seconds=later_seconds, available=available,
         result_bytes=result_bytes, invalidates=invalidates,
+        undo=reversal(undo),
     )  # fmt: skip
     return make if function is None else make(function)
 
@@ -177,6 +182,7 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
     idempotent_by_nature: bool = False,
     repeatable: bool = False,
     polling: bool = False,
+    undo: Reversal | None = None,
 ) -> Tool[Any]:
     """A tool from a ready JSON schema (recorded registries, other protocols); options as `@tool`.
 
@@ -212,6 +218,7 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
             idempotent=idempotent_by_nature,
             repeatable=repeatable,
             polling=polling,
+            undo=reversal(undo),
         ),
         _FOREIGN_NAME,
     )
@@ -243,6 +250,7 @@ def _checked(made: Tool[Any], names: re.Pattern[str]) -> Tool[Any]:
         or wrong_fallback(made)
         or _wrong_result(made)
         or _wrong_invalidates(made)
+        or wrong_undo(made)
     )
     if wrong:
         raise DeclarationError(f"Tool {made.name!r}: {wrong}")

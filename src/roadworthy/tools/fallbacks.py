@@ -101,7 +101,7 @@ def _wrong_alternative(made: Tool[Any], rung: Alternative[Any]) -> str | None:
 
 def _wrong_mapping(made: Tool[Any], rung: Alternative[Any]) -> str | None:
     """Whether every argument has a place to go, and what is needed comes from somewhere."""
-    ours, theirs = _properties(made.parameters), _properties(rung.tool.parameters)
+    ours, theirs = properties(made.parameters), properties(rung.tool.parameters)
     name = rung.tool.name
     for target, source in rung.arguments.items():
         if source not in ours or target not in theirs:
@@ -121,18 +121,18 @@ def _wrong_mapping(made: Tool[Any], rung: Alternative[Any]) -> str | None:
             '{"theirs": "ours"}), or say fixed= or without=.'
         )
     for target in given - {*rung.fixed}:
-        if target in theirs and not _fits(ours[sources[target]], theirs[target]):
+        if target in theirs and not fits(ours[sources[target]], theirs[target]):
             return f"its fallback {name!r} takes another type for {target!r}."
     return None
 
 
-def _fits(ours: JsonObject, theirs: JsonObject) -> bool:
+def fits(ours: JsonObject, theirs: JsonObject) -> bool:
     """False only where two plain types cannot mean each other; the call is checked again."""
     mine, its = ours.get("type"), theirs.get("type")
     plain = isinstance(mine, str) and isinstance(its, str)
     return not plain or mine == its or (mine, its) in _WIDER
 
 
-def _properties(schema: JsonObject) -> JsonObject:
+def properties(schema: JsonObject) -> JsonObject:
     found: JsonObject = schema.get("properties", {})
     return found

@@ -13,10 +13,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from roadworthy import Runtime
+from roadworthy import Agent, Runtime, ToolCall, tool
 from roadworthy.api import asgi, create_app, problems
 from roadworthy.api.door import MOST_BYTES
 from roadworthy.errors import ConfigurationError, RoadworthyError
+from roadworthy.testing import ScriptedModel
 from tests.unit.api.desks import runtime
 
 
@@ -161,6 +162,36 @@ async def test_limits_of_a_request_and_of_a_resume_keep_the_rest(client: httpx.A
     assert (await client.get(path)).json()["limits"] == limits | {"turns": 9}
     refused = await client.post(f"{path}/resume", json={})
     assert (refused.status_code, refused.json()["error"]) == (409, "not_resumable")
+
+
+@pytest.mark.requirement("REC-5")
+async def test_a_run_is_undone_once_by_a_run_of_its_own(tmp_path: Path) -> None:
+    @tool
+    def cancel(city: str) -> str:
+        """Cancel. city: where."""
+        return "cancelled"
+
+    @tool(undo=cancel)
+    def book(city: str) -> str:
+        """Book. city: where."""
+        return "booked"
+
+    model = ScriptedModel([ToolCall("book", {"city": "Rome"}), "Booked."])
+    async with Runtime(
+        f"sqlite:///{tmp_path}/t.db", patterns=[Agent("travel", model=model, tools=[book])]
+    ) as rt:
+        transport = httpx.ASGITransport(create_app(rt))
+        async with httpx.AsyncClient(transport=transport, base_url="http://desk") as asks:
+            done = await post(asks, "travel")
+            assert done["report"]["undoable"] == ["book"]
+            path = f"/v1/runs/{done['run_id']}/undo"
+            first, second = [await asks.post(path, json={"by": who}) for who in ("ana", "lea")]
+            assert (first.status_code, second.status_code) == (202, 202)
+            assert first.json()["run_id"] == second.json()["run_id"] != done["run_id"]
+            last = frames(await asks.get(f"/v1/runs/{first.json()['run_id']}/events"))[-1]
+            assert last["result"]["text"] == "Undone: book (by cancel)."
+            refused = await asks.post(f"/v1/runs/{first.json()['run_id']}/undo", json={"by": "x"})
+    assert (refused.status_code, refused.json()["error"]) == (409, "not_undoable")
 
 
 # --- deciding ---------------------------------------------------------------------------------

@@ -1,0 +1,61 @@
+"""What is on record, for whoever looks: `Records`, the reading half of `Runtime`.
+
+Invariant: nothing here changes anything (what persons do has a face of its own, `inbox`), or needs
+the agent to be known.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+
+from roadworthy.context import User
+from roadworthy.escalation.views import Said
+from roadworthy.events import RunEvent
+from roadworthy.messages import Message
+from roadworthy.opened import Opened
+from roadworthy.people import People
+from roadworthy.store import runs
+from roadworthy.store.runs import RunRow
+
+
+class Records(ABC):
+    """Questions about runs and conversations, answered from the store."""
+
+    @property
+    @abstractmethod
+    def _open(self) -> Opened:
+        """What an open runtime works with."""
+
+    async def history(self, conversation: str, *, user: User | str | None = None) -> list[Message]:
+        """All messages of a conversation, oldest first. With `user`, only that user's own (of
+        that tenant); another's reads as empty."""
+        return await self._open.history(conversation, User(user) if isinstance(user, str) else user)
+
+    async def runs(self, most: int = 50) -> list[RunRow]:
+        """The newest runs."""
+        return await self._open.house.read(lambda tx: runs.recent(tx, most))
+
+    async def find(self, run_id: str) -> RunRow:
+        """One run as it stands, from any process. Raises: UnknownRun."""
+        return await self._open.house.read(lambda tx: runs.get(tx, run_id))
+
+    async def held_up(self, run_id: str) -> str:
+        """Why a run stays queued where runs execute; "" when it does not. Raises: UnknownRun."""
+        return await self._open.held_up(await self.find(run_id))
+
+    async def record(self, run_id: str, after: int = -1) -> list[RunEvent]:
+        """What is journaled of a run so far, as recorded, without waiting. Raises: UnknownRun."""
+        row, found = await self._open.record_after(run_id, after)
+        return [self._open.typed(event, row.pattern) for event in found]
+
+    @property
+    def inbox(self) -> People:
+        """What persons do: read the queue, take conversations over, speak, hand back."""
+        return self._open.people
+
+    def listen(self, conversation: str, *, user: User | str, after: int = 0) -> AsyncIterator[Said]:
+        """Every message of a user's conversation behind place `after`, then each as it comes:
+        theirs, the agent's and persons' alike. Never ends by itself; another's has none."""
+        who = user if isinstance(user, User) else User(user)
+        return self._open.listen(conversation, who, after)
