@@ -131,11 +131,12 @@ class Tool(Generic[Deps]):
     effect_assumed: bool = False
     invalidates: Sequence[Tool[Any]] = ()
     undo: Undo[Tool[Any]] | None = None
+    source: str = ""  # what it calls, where one function serves many servers; no secrets
 
     @functools.cached_property
     def identity(self) -> str:
-        """The tool's name and function: equal in all processes, and for all agents that have it."""
-        return f"{self.name}:{qualname(self.function)}"
+        """What breakers and bulkheads go by: equal in all processes and for all agents."""
+        return f"{self.name}:{qualname(self.function)}{self.source and '@'}{self.source}"
 
     @property
     def alternatives(self) -> list[Tool[Deps]]:

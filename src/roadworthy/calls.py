@@ -38,6 +38,7 @@ from roadworthy.events import (
 from roadworthy.limits import Phase, to_dollars
 from roadworthy.messages import Message, ModelRequest, ModelSettings, OutputSpec, Reply, ToolSpec
 from roadworthy.models.catalog import Catalog
+from roadworthy.models.failures import UNREACHED
 from roadworthy.models.prices import Rates
 from roadworthy.models.tokens import fixed_bound, message_bound
 from roadworthy.result import Reason
@@ -90,6 +91,47 @@ class Asked:
         return begun
 
 
+class Gate:
+    """The breakers of a model: its own, and its provider's, which opens when nothing of the
+    provider can be reached: as two of its models at least say."""
+
+    def __init__(self, circuits: Circuits, catalog: Catalog, model: Model, run: Run) -> None:
+        self._circuits, self._model = circuits, model
+        self._name, self._breaker = catalog.circuit(model, run.user.tenant)
+        self._provider = catalog.provider(model, run.user.tenant)
+        self._seconds = run.agent.settings.timeout + _LAST_RESORT
+        self._all: Admission | None = None
+        self._own: Admission | None = None
+
+    async def shut(self) -> int | None:
+        """Until when the model is left alone. Microseconds UTC; None: it may be asked."""
+        breaker, seconds = self._breaker, self._seconds
+        if breaker is None:
+            return None
+        if self._provider:
+            found = await self._circuits.admit(self._provider, breaker, seconds, kinds=2)
+            if not isinstance(found, Admission):
+                return found
+            self._all = found
+        found = await self._circuits.admit(self._name, breaker, seconds)
+        if isinstance(found, Admission):
+            self._own = found
+            return None
+        if self._all is not None:
+            await self._all.ended("neither")
+        return found
+
+    async def ended(self, how: Ended, error: ModelError | None) -> None:
+        """Tell them what came of the attempt."""
+        cause = "" if error is None else error.cause or type(error).__name__
+        if self._own is not None:
+            await self._own.ended(how, cause)
+        if self._all is not None:
+            reached: Ended = "neither" if how == "neither" or cause == "timeout" else "worked"
+            unreached = how == "failed" and cause == UNREACHED
+            await self._all.ended("failed" if unreached else reached, cause, self._model.name)
+
+
 @dataclass
 class ModelCalls:
     """The paid calls of a process."""
@@ -127,13 +169,13 @@ class ModelCalls:
         for model in self.catalog.chain(wanted, run.user.tenant):
             for left in range(tries.left(model.name, ATTEMPTS_PER_MODEL), 0, -1):
                 await rest(run, tries.retry_at)
-                admission = await self._admitted(run, asked, model)
-                if isinstance(admission, ModelUnavailable):
-                    tries.error, tries.retry_at = admission, None
+                gate = await self._admitted(run, asked, model)
+                if isinstance(gate, ModelUnavailable):
+                    tries.error, tries.retry_at = gate, None
                     break
                 attempt += 1
                 trial = _Trial(self, run, asked, model, attempt, request_hash)
-                outcome = await _told(admission, trial.go(ATTEMPTS_PER_MODEL - left + 1))
+                outcome = await _told(gate, trial.go(ATTEMPTS_PER_MODEL - left + 1))
                 if isinstance(outcome, Done):
                     return outcome
                 tries.error, tries.retry_at = outcome
@@ -144,18 +186,13 @@ class ModelCalls:
         )
         raise ModelGone(reason, f"No model answered: {tries.error}")
 
-    async def _admitted(
-        self, run: Run, asked: Asked, model: Model
-    ) -> Admission | ModelUnavailable | None:
-        """Whether the model may be asked, or is left alone, which is recorded."""
-        name, breaker = self.catalog.circuit(model, run.user.tenant)
-        if breaker is None:
-            return None
-        seconds = run.agent.settings.timeout + _LAST_RESORT
-        found = await self.circuits.admit(name, breaker, seconds)
-        if isinstance(found, Admission):
-            return found
-        await run.record(BreakerRefused(key=asked.key, model=model.name, until=found))
+    async def _admitted(self, run: Run, asked: Asked, model: Model) -> Gate | ModelUnavailable:
+        """The breakers it passed; or it is left alone, which is recorded."""
+        gate = Gate(self.circuits, self.catalog, model, run)
+        until = await gate.shut()
+        if until is None:
+            return gate
+        await run.record(BreakerRefused(key=asked.key, model=model.name, until=until))
         return ModelUnavailable(f"{model.name} failed too often just now and is left alone")
 
     async def assume_open(self, run: Run) -> None:
@@ -256,9 +293,8 @@ class _Trial:
             async with in_time(run, seconds + min(_LAST_RESORT, seconds)):
                 return _sound(await self.model.request(request, on_text if watch else None))
         except TimeoutError as error:
-            raise ModelOutcomeUnknown(
-                f"{self.model.name} did not answer in {request.settings.timeout:g} s"
-            ) from error
+            said = f"{self.model.name} did not answer in {request.settings.timeout:g} s"
+            raise ModelOutcomeUnknown(said, cause="timeout") from error
 
     async def _reserve(self, rates: Rates, bound: int) -> Held | Exhausted:
         run, asked = self.run, self.asked
@@ -356,16 +392,16 @@ class _Trial:
         )
 
 
-async def _told(admission: Admission | None, trial: Awaitable[Tried]) -> Tried:
-    """What the attempt came to, once its breaker knows."""
+async def _told(gate: Gate, trial: Awaitable[Tried]) -> Tried:
+    """What the attempt came to, once its breakers know."""
     how: Ended = "neither"
+    error: ModelError | None = None
     try:
         outcome = await trial
-        failed = isinstance(outcome, tuple) and outcome[0].retryable
-        how = "failed" if failed else "worked"
+        error = outcome[0] if isinstance(outcome, tuple) else None
+        how = "failed" if error is not None and error.retryable else "worked"
     finally:
-        if admission is not None:
-            await admission.ended(how)
+        await gate.ended(how, error)
     return outcome
 
 

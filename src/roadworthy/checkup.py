@@ -6,6 +6,7 @@ The keepers answer with it. Invariant: it only looks, but for one empty commit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from roadworthy.breakers import rows as breakers
@@ -18,6 +19,7 @@ from roadworthy.store.runs import RunRow
 SLOW_COMMIT = 0.25
 STUCK_SECONDS = 60.0
 _MOST = 10_000
+_LOOK = "What is behind it fails: look there. It closes by itself when a call works."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +55,33 @@ async def of_queue(house: House, known: list[str]) -> list[Finding]:
 
 async def of_breakers(house: House) -> list[Finding]:
     """What is left alone, because it keeps failing at the far side."""
-    rows = await house.read(breakers.every)
     now = house.clock.now()
-    open_now = sorted((row.name, row.until) for row in rows if row.holder == breakers.VERDICT)
     return [
-        Finding(
-            level="warning",
-            what=f"the breaker of {name} is open for {max(0.0, (until - now) / MICROS):.0f} s more",
-            mend="What is behind it fails: look there. One call tries when that time is over.",
-        )
-        for name, until in open_now
+        Finding(level="warning", what=_standing(one, now), mend=_LOOK)
+        for one in await standing(house)
     ]
+
+
+async def standing(house: House) -> list[breakers.Standing]:
+    """The breakers that are open or half-open, by name."""
+    found = breakers.standing(await house.read(breakers.every), house.clock.now())
+    return [one for _, one in sorted(found.items())]
+
+
+def _standing(one: breakers.Standing, now: int) -> str:
+    because = f" ({one.cause})" if one.cause else ""
+    since = f" since {_told(one.since)}" if one.since else ""
+    if not one.half_open:
+        state, what = "open", f"one call tries in {(one.until - now) / MICROS:.0f} s"
+    elif now < one.probing_until:
+        state, what = "half-open", "one call tries now"
+    else:
+        state, what = "half-open", "the next call tries"
+    return f"the breaker of {one.name} is {state}{because}{since}; {what}"
+
+
+def _told(micros: int) -> str:
+    return f"{datetime.fromtimestamp(micros / MICROS, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _stuck(name: str, rows: list[RunRow], known: list[str]) -> Finding:

@@ -224,16 +224,20 @@ class NotApplied(ToolError):
 
 
 class ModelError(RoadworthyError):
-    """One attempt at a model call failed. `retry_after` in seconds when the provider said so."""
+    """One attempt at a model call failed. `retry_after` in seconds when the provider said so.
+
+    cause: in a word, such as "status 503"; "connection": nothing was reached, or it broke.
+    """
 
     mend = "Ask again later, or name another model."
 
     retryable = False
     charge_unknown = False
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, cause: str = "") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.cause = cause
 
 
 class ModelRateLimited(ModelError):

@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from roadworthy.checkup import Finding, of_breakers, of_queue, of_store
+from roadworthy.breakers.rows import Standing
+from roadworthy.checkup import Finding, of_breakers, of_queue, of_store, standing
 from roadworthy.engine.inline import InlineEngine
 from roadworthy.engine.jobs import Health, Worker
 from roadworthy.errors import StoreError
@@ -96,6 +97,10 @@ class Keeper(ABC):
         house = self._house
         queue = await of_queue(house, self._executor.names)
         return [await of_store(house), *queue, *await of_breakers(house)]
+
+    async def breakers(self) -> list[Standing]:
+        """What is left alone now, by the word of all processes. Raises: StoreError."""
+        return await standing(self._house)
 
     async def health(self) -> Health | None:
         """Facts about dispatch, where there is any."""

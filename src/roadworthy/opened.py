@@ -88,7 +88,7 @@ class Opened:
             catalog=catalog,
             ledger=Ledger(self.journal, clock, budgets, busy_seconds),
             threads=self.threads,
-            toolsets=Toolsets(clock, self.threads),
+            toolsets=Toolsets(clock),
             circuits=Circuits(clock, self.journal),
             privacy=privacy,
             inbox=inbox,

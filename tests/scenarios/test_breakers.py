@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from roadworthy import (
@@ -17,6 +18,7 @@ from roadworthy import (
     Tool,
     ToolCall,
     ToolError,
+    User,
     tool,
 )
 from roadworthy.errors import ModelUnavailable
@@ -130,6 +132,56 @@ async def test_what_says_nothing_of_the_far_side_opens_no_breaker(
     assert line.asked == 4
 
 
+def answered(status: int) -> Exception:
+    request = httpx.Request("GET", "http://far.example")
+    response = httpx.Response(status, request=request)
+    return httpx.HTTPStatusError(str(status), request=request, response=response)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 429])
+async def test_what_one_tenant_is_refused_opens_no_breaker_for_others(
+    tmp_path: Path, status: int
+) -> None:
+    line = Line(answered(status))
+    agent = desk(line.tool(breaker=QUICK))
+    ana, ben = User("ana", "acme"), User("ben", "bolt")
+    async with Runtime(url(tmp_path), clock=FakeClock(auto=True)) as rt:
+        for _ in range(4):
+            await rt.run(agent, "Go", user=ana)
+        assert line.asked == (2 if status == 429 else 4)  # who asks too much is left alone itself
+        line.up = True
+        assert isinstance(await outcome(rt, await rt.run(agent, "Go", user=ben)), ToolSucceeded)
+
+
+async def test_a_tenant_that_asked_too_much_is_let_in_again_by_a_probe_of_its_own(
+    tmp_path: Path,
+) -> None:
+    line, clock = Line(answered(429)), FakeClock(auto=True)
+    agent, ana = desk(line.tool(breaker=QUICK)), User("ana", "acme")
+    async with Runtime(url(tmp_path), clock=clock) as rt:
+        for _ in range(3):
+            await rt.run(agent, "Go", user=ana)
+        found = [f.what for f in await rt.crew.checkup() if f.level == "warning"]
+        assert [what.partition(" is open")[0].endswith(" of tenant acme") for what in found] == [
+            True
+        ]
+        line.up = True
+        await clock.sleep(30)
+        for _ in range(2):
+            done = await outcome(rt, await rt.run(agent, "Go", user=ana))
+            assert isinstance(done, ToolSucceeded)
+    assert line.asked == 4
+
+
+async def test_a_far_side_that_is_down_is_down_for_all_tenants(tmp_path: Path) -> None:
+    line = Line(answered(503))
+    agent = desk(line.tool(breaker=QUICK))
+    async with Runtime(url(tmp_path), clock=FakeClock(auto=True)) as rt:
+        for name in ("ana", "ben", "cleo"):
+            await rt.run(agent, "Go", user=User(name, f"tenant of {name}"))
+    assert line.asked == 2
+
+
 @pytest.mark.requirement("REC-1", "TOL-4")
 async def test_a_write_of_unknown_outcome_is_not_repeated_into_an_open_breaker(
     tmp_path: Path,
@@ -195,7 +247,9 @@ async def test_doctor_tells_what_is_left_alone(tmp_path: Path) -> None:
         found = [f.what for f in await rt.crew.checkup() if f.level == "warning"]
     assert len(found) == 1
     assert found[0].startswith("the breaker of tool:look:")
-    assert found[0].endswith("is open for 30 s more")
+    assert found[0].endswith(
+        "is open (ConnectionError) since 2026-01-01 00:00:00 UTC; one call tries in 30 s"
+    )
 
 
 async def test_a_breaker_that_is_open_outlives_its_process(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ async def test_a_run_that_executes_is_taken_over_at_once(tmp_path: Path) -> None
         PAID.append((order, 1))
         return "done"
 
-    script: list[Item] = [ToolCall("slow", {"order": "A-17"}), "All is done."]
+    script: list[Item] = [ToolCall("slow", {"order": "A-17"}), "All is done.", "All is done."]
     model = ScriptedModel(script)
     desk = Agent("desk", model=model, tools=[slow])
     async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
@@ -189,9 +189,16 @@ async def test_a_run_that_executes_is_taken_over_at_once(tmp_path: Path) -> None
         assert (other.run_id == run_id, other.status) in ((True, "escalated"), (False, "stopped"))
         packet = await rt.inbox.packet(item.id)
         assert [line.text for line in packet.conversation] == ["Do it", "And?"]
-        assert len(model.requests) == 1
+        assert delivered(await journal(rt, run_id)) == []  # also when the model was asked by then
         await rt.inbox.hand_back(item.id, "lea")
         assert (await rt.result(run_id)).text == "All is done."
+        assert len(model.requests) == 1 + len(
+            [
+                e
+                for e in await journal(rt, run_id)
+                if e.key in ("turn/2/model", "turn/3/model") and e.outcome
+            ]
+        )
         assert PAID == [("A-17", 1)]
         raised = await of_kind(rt, run_id, EscalationRaised)
         assert [r.trigger for r in raised] == ["takeover"]

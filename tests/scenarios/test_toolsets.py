@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from roadworthy.errors import RunError, ToolsetUnavailable
 from roadworthy.events import DeclarationChanged, Noted, ToolFailed, ToolRefused, ToolSucceeded
 from roadworthy.testing import FakeClock, ScriptedModel
 from roadworthy.tools import Toolset, toolset
+from roadworthy.tools.execution import Lent, takes_thread
 
 
 @tool(effect="read")
@@ -149,6 +151,49 @@ async def test_a_toolset_of_a_run_that_cannot_open_is_told_to_the_model(tmp_path
         failed = [e for e in await rt.record(result.run_id) if isinstance(e, ToolFailed)]
     assert result.text == "No luck."
     assert "nobody listens there" in failed[0].result.content
+
+
+@pytest.mark.requirement("REC-7")
+async def test_tools_of_a_toolset_per_run_share_their_places(tmp_path: Path) -> None:
+    """However many runs have one of their own; a thread keeps its place past its time limit."""
+    go, begun = threading.Event(), threading.Event()
+
+    @tool(effect="read", concurrency=1, timeout=0.3, retries=0, breaker=None, name="look")
+    def hang(place: str) -> str:
+        """Look at a place."""
+        if begun.is_set():
+            return "at once"
+        begun.set()
+        go.wait(20)
+        return "late"
+
+    @toolset(per="run")
+    async def place() -> AsyncIterator[Sequence[Tool[Any]]]:
+        yield [hang]
+
+    guard = Agent("guard", model=looking(), tools=[place])
+    codes = []
+    async with Runtime(url(tmp_path), patterns=[guard]) as rt:
+        for turn in range(3):
+            result = await rt.run(replace(guard, model=looking()), "Look.")
+            failed = [e.code for e in await rt.record(result.run_id) if isinstance(e, ToolFailed)]
+            codes += failed or ["worked"]
+            if turn == 1:
+                go.set()
+    assert codes == ["timeout", "busy", "worked"]
+
+
+@pytest.mark.requirement("REC-7")
+async def test_a_plain_function_of_a_toolset_per_run_may_take_a_part_of_the_threads() -> None:
+    async def of(_: RunContext[Any]) -> Tool[Any]:
+        return look
+
+    lent = Lent(of, look)
+    placed = replace(look, function=lent, takes_context=True)
+    assert takes_thread(placed)
+    assert placed.identity == look.identity
+    run = RunContext[None](run_id="r", user=User("ana"), deps=None)
+    assert await lent(run, place="port") == "port is fine"
 
 
 async def test_what_changed_while_a_run_waited_is_on_record(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Invariant: unknown fields are refused, and every bound of a request is in the sc
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
@@ -203,8 +204,23 @@ class Conversation(BaseModel):
     messages: list[dict[str, Any]]
 
 
+class BreakerSeen(BaseModel):
+    """A tool, model or provider that is left alone, because it keeps failing at the far side."""
+
+    name: str
+    state: Literal["open", "half-open"] = Field(
+        description="half-open: one call may try, or tries now"
+    )
+    since: datetime | None = None
+    until: datetime = Field(description="From then on one call may try")
+    because: str | None = Field(default=None, description="The failure that opened it, in a word")
+
+
 class Health(BaseModel):
-    """Whether the store can commit and runs are executed; on Postgres with the facts."""
+    """Whether the store can commit and runs are executed; on Postgres with the facts.
+
+    A breaker that is not closed is no alarm: what is behind it fails, not this process.
+    """
 
     status: Literal["ok", "alarm"] = "ok"
     alarms: list[str] | None = None
@@ -214,6 +230,7 @@ class Health(BaseModel):
     )
     waiting: int | None = None
     executing: int | None = None
+    breakers: list[BreakerSeen] | None = None
 
 
 def _part(item: str | FilePart) -> str | File:

@@ -6,13 +6,16 @@ Invariant: none of them waits for a run.
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from roadworthy.api.bodies import Conversation, Health, Runs, RunSeen, Trace
+from roadworthy.api.bodies import BreakerSeen, Conversation, Health, Runs, RunSeen, Trace
 from roadworthy.api.desk import AtDesk, RunId
 from roadworthy.api.problems import ApiError
+from roadworthy.breakers.rows import Standing
+from roadworthy.clock import MICROS
 from roadworthy.context import User
 from roadworthy.messages import Message
 from roadworthy.trace import limits_of, plain_json, plain_row, story
@@ -71,8 +74,9 @@ async def health(desk: AtDesk) -> Health:
         mend = "Results in hand are kept and written once it can; nothing new is begun."
         raise ApiError(503, "store_unavailable", trouble, mend)
     found = await desk.rt.crew.health()
+    shut = [_breaker(one) for one in await desk.rt.crew.breakers()] or None
     if found is None:
-        return Health()
+        return Health(breakers=shut)
     return Health(
         status="alarm" if found.alarms else "ok",
         alarms=list(found.alarms),
@@ -80,7 +84,22 @@ async def health(desk: AtDesk) -> Health:
         lag=max((queue.lag for queue in found.queues), default=0.0),
         waiting=sum(queue.waiting for queue in found.queues),
         executing=sum(queue.executing for queue in found.queues),
+        breakers=shut,
     )
+
+
+def _breaker(one: Standing) -> BreakerSeen:
+    return BreakerSeen(
+        name=one.name,
+        state="half-open" if one.half_open else "open",
+        since=_moment(one.since) if one.since else None,
+        until=_moment(one.until),
+        because=one.cause or None,
+    )
+
+
+def _moment(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros / MICROS, UTC)
 
 
 def _shown(message: Message) -> dict[str, object]:

@@ -21,12 +21,15 @@ class Slot:
     at: int
     calls: int = 0
     failures: int = 0
+    kinds: set[str] = field(default_factory=set)
 
 
 @dataclass
 class Circuit:
     """open_until: 0 is closed; past, one call may try. elsewhere: (failures, calls) that other
-    processes told of; told: those they were told of. shared: that it is open is in the store."""
+    processes told of; told: those they were told of. shared: that it is open is in the store.
+    since, cause: when it opened, and by what failure, if it is open. kinds: what failed, by whoever
+    asked, of which it takes `least_kinds` to open it."""
 
     breaker: Breaker
     open_until: int = 0
@@ -34,9 +37,12 @@ class Circuit:
     elsewhere: tuple[int, int] = (0, 0)
     told: tuple[int, int] = (0, 0)
     shared: bool = False
+    since: int = 0
+    cause: str = ""
+    least_kinds: int = 1
     slots: deque[Slot] = field(default_factory=deque)
 
-    def count(self, now: int, *, failed: bool) -> None:
+    def count(self, now: int, *, failed: bool, kind: str = "") -> None:
         """One outcome of a closed breaker's call."""
         slots = self.slots
         self._forget(now)
@@ -45,6 +51,8 @@ class Circuit:
             slots.append(Slot(now))
         slots[-1].calls += 1
         slots[-1].failures += failed
+        if failed:
+            slots[-1].kinds.add(kind)
 
     def seen(self, now: int) -> tuple[int, int]:
         """(failures, calls) of the window in this process."""
@@ -56,18 +64,21 @@ class Circuit:
         if self.open_until:
             return False
         failures, calls = self.seen(now)
+        if len({kind for slot in self.slots for kind in slot.kinds}) < self.least_kinds:
+            return False
         failures, calls = failures + self.elsewhere[0], calls + self.elsewhere[1]
         return failures >= self.breaker.failures and failures >= self.breaker.share * calls
 
-    def open(self, until: int) -> None:
+    def open(self, until: int, since: int, cause: str) -> None:
         """Refuse until then; what was counted is over."""
+        self.since, self.cause = since, cause
         self.open_until, self.probing_until, self.shared = until, 0, False
         self._reset()
 
     def close(self) -> None:
         """Begin anew."""
-        self.open_until = self.probing_until = 0
-        self.shared = False
+        self.open_until = self.probing_until = self.since = 0
+        self.shared, self.cause = False, ""
         self._reset()
 
     def _reset(self) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from roadworthy.breakers import rows
 from roadworthy.breakers.circuit import Circuit
-from roadworthy.breakers.rows import VERDICT, Row
+from roadworthy.breakers.rows import VERDICT, Row, Standing
 from roadworthy.clock import MICROS, Clock
 from roadworthy.errors import StoreError
 from roadworthy.limits import Breaker
@@ -37,6 +38,15 @@ class Reader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """See `Admission.ended`."""
+
+    how: Ended
+    cause: str = ""
+    kind: str = ""
+
+
 class Admission:
     """A call that may be made. `ended` is to be told once what came of it."""
 
@@ -44,10 +54,10 @@ class Admission:
         self._circuits, self._name = circuits, name
         self.probe = probe
 
-    async def ended(self, how: Ended) -> None:
+    async def ended(self, how: Ended, cause: str = "", kind: str = "") -> None:
         """worked: the far side answered, whatever it said. failed: it was down, out of reach or
-        busy. neither: nothing was learnt."""
-        await self._circuits.ended(self._name, how, probe=self.probe)
+        busy, and that in a word (cause) and for whom (kind). neither: nothing was learnt."""
+        await self._circuits.ended(self._name, Outcome(how, cause, kind), probe=self.probe)
 
 
 class Circuits:
@@ -58,20 +68,29 @@ class Circuits:
         self._me = secrets.token_hex(6)
         self._circuits: dict[str, Circuit] = {}
         self._told: set[str] = set()  # what the others know our counts of
-        self._verdicts: dict[str, Row] = {}  # as of the last exchange
+        self._verdicts: dict[str, Standing] = {}  # as of the last exchange
 
     @property
     def open(self) -> dict[str, int]:
         """The breakers that are open, and until when. Microseconds UTC."""
         return {n: c.open_until for n, c in self._circuits.items() if c.open_until}
 
-    async def admit(self, name: str, breaker: Breaker, seconds: float) -> Admission | int:
-        """Whether a call may be made now that takes `seconds` at most; else until when not."""
+    def knows(self, name: str) -> bool:
+        """Whether anything was ever told of it, here or lately elsewhere."""
+        return name in self._circuits or name in self._verdicts
+
+    async def admit(
+        self, name: str, breaker: Breaker, seconds: float, kinds: int = 1
+    ) -> Admission | int:
+        """Whether a call may be made now that takes `seconds` at most; else until when not.
+
+        kinds: of failures it takes here to open it, as `Admission.ended` tells them apart.
+        """
         circuit = self._circuits.get(name)
         if circuit is None:
             if len(self._circuits) >= _MOST_CIRCUITS:
                 self._circuits = {n: c for n, c in self._circuits.items() if c.open_until}
-            circuit = self._circuits[name] = Circuit(breaker)
+            circuit = self._circuits[name] = Circuit(breaker, least_kinds=kinds)
             _adopt(circuit, self._verdicts.get(name))
         if not circuit.open_until:
             return Admission(self, name, probe=False)
@@ -104,27 +123,30 @@ class Circuits:
         circuit.shared = True
         return max(row.until, row.probing_until, now + 1)
 
-    async def ended(self, name: str, how: Ended, *, probe: bool) -> None:
+    async def ended(self, name: str, outcome: Outcome, *, probe: bool) -> None:
         """See `Admission.ended`."""
         circuit = self._circuits.get(name)
         if circuit is None:
             return
         if probe:
-            await self._probed(name, circuit, how)
+            await self._probed(name, circuit, outcome)
             return
-        if circuit.open_until or how == "neither":
+        if circuit.open_until or outcome.how == "neither":
             return  # begun before it opened: it says nothing new
-        now = self._clock.now()
-        circuit.count(now, failed=how == "failed")
-        if how == "failed" and circuit.trips(now):
-            await self._open(name, circuit, now)
+        now, failed = self._clock.now(), outcome.how == "failed"
+        circuit.count(now, failed=failed, kind=outcome.kind)
+        if failed:
+            circuit.cause = outcome.cause
+            if circuit.trips(now):
+                await self._open(name, circuit, now)
 
-    async def _probed(self, name: str, circuit: Circuit, how: Ended) -> None:
-        if how == "worked":
+    async def _probed(self, name: str, circuit: Circuit, outcome: Outcome) -> None:
+        if outcome.how == "worked":
             circuit.close()
             log.info("the breaker of %s is closed again", name)
             await self._share(lambda tx: rows.closed(tx, name))
-        elif how == "failed":
+        elif outcome.how == "failed":
+            circuit.cause = outcome.cause
             await self._open(name, circuit, self._clock.now())
         else:
             circuit.probing_until = 0
@@ -132,10 +154,12 @@ class Circuits:
 
     async def _open(self, name: str, circuit: Circuit, now: int) -> None:
         until = now + int(circuit.breaker.cooldown * MICROS)
-        circuit.open(until)
+        circuit.open(until, circuit.since or now, circuit.cause)
         self._told.discard(name)
-        log.warning("the breaker of %s is open for %g s", name, circuit.breaker.cooldown)
-        circuit.shared = await self._share(lambda tx: rows.opened(tx, name, until))
+        cooldown, cause = circuit.breaker.cooldown, circuit.cause or "failures elsewhere"
+        log.warning("the breaker of %s is open for %g s: %s", name, cooldown, cause)
+        opened = Standing(name=name, until=until, since=circuit.since, cause=circuit.cause)
+        circuit.shared = await self._share(lambda tx: rows.opened(tx, opened))
 
     async def _share(self, change: Callable[[Tx], None]) -> bool:
         """Tell the others. A store in trouble holds no call up: here it counts already."""
@@ -154,10 +178,11 @@ class Circuits:
         await self._tell(now)
         shared = {name for name, circuit in self._circuits.items() if circuit.shared}
         found = await read(rows.every)
-        self._verdicts = {row.name: row for row in found if row.holder == VERDICT}
+        self._verdicts = rows.standing(found, now)
         counts: dict[str, tuple[int, int]] = {}
         for row in found:
-            if row.holder not in (VERDICT, self._me) and row.until > now:
+            ours = row.holder in (VERDICT, self._me) or rows.is_note(row)
+            if not ours and row.until > now:
                 failures, calls = counts.get(row.name, (0, 0))
                 counts[row.name] = (failures + row.failures, calls + row.calls)
         for name, circuit in list(self._circuits.items()):
@@ -196,8 +221,8 @@ class Circuits:
             await self._journal.commit(Unit(apply=tell))
 
 
-def _adopt(circuit: Circuit, verdict: Row | None) -> None:
+def _adopt(circuit: Circuit, verdict: Standing | None) -> None:
     """Open it as it is open elsewhere."""
     if verdict is not None and verdict.until > circuit.open_until:
-        circuit.open(verdict.until)
+        circuit.open(verdict.until, verdict.since, verdict.cause)
         circuit.probing_until, circuit.shared = verdict.probing_until, True

@@ -6,6 +6,7 @@ change; there are no rows while all is well.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, select, update
@@ -15,6 +16,10 @@ from roadworthy.store.schema import breaker as t
 
 VERDICT = ""
 """The holder of a row that says a breaker is open; the other rows are processes' counts."""
+
+_NOTE = "opened by "
+"""Begins the holder of a row beside a verdict: what opened it; its `probing_until` is when.
+Processes of 0.1 take it for counts of a breaker that is open anyway."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,19 @@ class Row:
     probing_until: int
     failures: int
     calls: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A breaker that is not closed. until: no call before then; after it, one may try: half-open.
+    since: when it opened, cause: by what failure; 0 and "": not known. Microseconds UTC."""
+
+    name: str
+    until: int
+    probing_until: int = 0
+    half_open: bool = False
+    since: int = 0
+    cause: str = ""
 
 
 _P = bindparam
@@ -57,10 +75,36 @@ def every(tx: Tx) -> list[Row]:
     return [Row(*row) for row in tx.rows(_ALL)]
 
 
-def opened(tx: Tx, name: str, until: int) -> None:
+def standing(found: Iterable[Row], now: int) -> dict[str, Standing]:
+    """Those that are not closed, by name."""
+    found = list(found)
+    notes = {row.name: row for row in found if is_note(row)}
+    made = {}
+    for row in found:
+        if row.holder == VERDICT:
+            note = notes.get(row.name)
+            made[row.name] = Standing(
+                name=row.name,
+                until=row.until,
+                probing_until=row.probing_until,
+                half_open=row.until <= now,
+                since=0 if note is None else note.probing_until,
+                cause="" if note is None else note.holder.removeprefix(_NOTE),
+            )
+    return made
+
+
+def is_note(row: Row) -> bool:
+    """Whether it only says what opened a breaker."""
+    return row.holder.startswith(_NOTE)
+
+
+def opened(tx: Tx, standing: Standing) -> None:
     """Open a breaker for all; what led to it is over."""
-    tx.run(_CLOSE, of_name=name)
-    tx.run(_PUT, name=name, holder=VERDICT, until=until, probing_until=0, failures=0, calls=0)
+    tx.run(_CLOSE, of_name=standing.name)
+    for holder, probing in ((VERDICT, 0), (f"{_NOTE}{standing.cause}", standing.since)):
+        row = Row(standing.name, holder, standing.until, probing, 0, 0)
+        tell(tx, row)
 
 
 def closed(tx: Tx, name: str) -> None:

@@ -74,7 +74,8 @@ class ProviderModel:
                     response = await _stream(library, (messages, settings, asked), on_text)
             return reply(response, request, self.provider, self.name.partition(":")[2])
         except TimeoutError as error:
-            raise ModelOutcomeUnknown(f"{self.name} did not answer in {seconds:g} s") from error
+            said = f"{self.name} did not answer in {seconds:g} s"
+            raise ModelOutcomeUnknown(said, cause="timeout") from error
         except Exception as error:  # the border: SDKs raise what they like
             raise failure(error, sent=sent, secret=self.secret) from error
 

@@ -93,6 +93,14 @@ class Catalog:
         breaker = MODEL_BREAKER if options is None else options.breaker
         return f"model:{model.name}{whose}", breaker
 
+    def provider(self, model: Model, tenant: str) -> str:
+        """The breaker of all models of a provider; "" for one with an address of its own."""
+        if ":" not in model.name or model.name in self._providers:
+            return ""
+        options = self._options(model.name)
+        whose = f"@{tenant}" if options is not None and options.by_tenant else ""
+        return f"provider:{model.name.partition(':')[0]}{whose}"
+
     def _options(self, name: str) -> ProviderOptions | None:
         return self._providers.get(name) or self._providers.get(name.partition(":")[0])
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pydantic_ai.exceptions import ModelAPIError
 
 _MOST = 500
+UNREACHED = "connection"
+"""The cause of a failure that says more of a provider than of one model."""
+
 # Answered by something in front of the model that may have passed the request on.
 _GATEWAY = frozenset({408, 502, 504, 520, 522, 524})
 _BUSY = frozenset({409, 425})
@@ -57,7 +60,10 @@ def _of_api(error: ModelAPIError, said: str) -> ModelError:
     refused = isinstance(error, theirs.ModelRequestRejectedError | theirs.ModelQuotaExceededError)
     if refused or (status is not None and status not in _PASSING and status < _SERVER):
         return _refused(error, status)(said)
-    return _passing(error, status)(said, retry_after=error.retry_after)
+    cause = "" if status is None else f"status {status}"
+    if isinstance(error, theirs.ModelConnectionError):
+        cause = UNREACHED
+    return _passing(error, status)(said, retry_after=error.retry_after, cause=cause)
 
 
 def _passing(error: ModelAPIError, status: int | None) -> type[ModelError]:

@@ -7,13 +7,12 @@ returned, however long after its time limit that is.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import Any
 
 from roadworthy.agent import Tool
 from roadworthy.deadline import in_time
 from roadworthy.run import Run
-from roadworthy.tools.execution import AttemptFailed, ToolThreads
+from roadworthy.tools.execution import AttemptFailed, ToolThreads, takes_thread
 
 _PART = 4  # of the threads, for a plain function that declares nothing
 
@@ -67,6 +66,6 @@ class Bulkheads:
         return Place(places)
 
     def _bounds(self, tool: Tool[Any]) -> asyncio.Semaphore | None:
-        if tool.concurrency is None and inspect.iscoroutinefunction(tool.function):
+        if tool.concurrency is None and not takes_thread(tool):
             return None  # it takes no thread
         return asyncio.Semaphore(tool.concurrency or self._default)

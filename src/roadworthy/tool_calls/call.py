@@ -170,7 +170,7 @@ class Call:
         last = None if shut else failure
         if over or not (failure.transient or unknown):
             raise Failed(failure.code, str(failure), last=last)
-        pause = self.hands.backoff.seconds(self.attempts - self.before, failure.retry_after)
+        pause = self.hands.backoff.seconds(self.attempts - self.before, failure.fault.retry_after)
         if self.climb.more and not unknown and pause > time_left(self.run):
             raise Failed(failure.code, str(failure), last=last)
         self.retry_at = self.run.clock.now() + int(pause * MICROS)
@@ -181,10 +181,10 @@ class Call:
     async def _attempt(self) -> object:
         """Raises: AttemptFailed; Stop."""
         attempt = Attempt(self.hands, self.run, self.planned, self.idempotency_key)
-        admission = await attempt.admitted()
+        gate = await attempt.admitted()
         self.attempts += 1
         try:
-            return await attempt.go(self.attempts, admission, self._intend)
+            return await attempt.go(self.attempts, gate, self._intend)
         except (Stop, asyncio.CancelledError):  # what was begun may be charged all the same
             if self.charge.nanos:
                 await self._charged("interrupted", "", "assumed")

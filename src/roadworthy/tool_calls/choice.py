@@ -6,6 +6,7 @@ tool moves only when `find_tool` found others or one was called: the request's b
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 
 from roadworthy.agent import WARN_TOOLS
@@ -13,6 +14,7 @@ from roadworthy.events import ToolOutcome
 from roadworthy.messages import Message, ToolCall, ToolResult, ToolSpec
 from roadworthy.run import Done, Run
 from roadworthy.tool_calls.more import answer, refusal
+from roadworthy.tools.meaning import local_meaning
 from roadworthy.tools.registry import Registry
 from roadworthy.tools.words import words
 
@@ -26,6 +28,8 @@ async def chosen(run: Run, registry: Registry) -> tuple[str, ...] | None:
     unruled = f"turn/{run.turn}/model" in run.past.outcomes and key not in run.past.outcomes
     if not run.agent.selects or unruled:  # answered before there was a choice
         return None
+    if key not in run.past.outcomes:
+        await asyncio.to_thread(local_meaning)  # its first call takes long
     return tuple(await run.value(key, lambda: list(_choice(run, registry))))
 
 
@@ -58,7 +62,7 @@ def look_for(run: Run, registry: Registry, key: str, call: ToolCall) -> Done[Too
         return Done(refusal(key, call, f"{FIND_TOOL}: query must be a text that is not empty."))
     names = registry.selector.best(query, _FOUND, _there(run, registry))
     if not names:
-        said = "No tool shares a word with that. Use other words, or answer without."
+        said = "No tool has to do with that. Use other words, or answer without."
         return Done(answer(key, call, said))
     lines = (f"- {spec.name}: {spec.description[:_SAID]}" for spec in registry.specs_of(names))
     return Done(answer(key, call, "\n".join(["Yours from the next turn on:", *lines])))

@@ -66,8 +66,7 @@ async def attempt(
             await _said(run, error),
             applied=error.applied,
             transient=error.transient,
-            far_side=error.far_side,
-            retry_after=error.retry_after,
+            fault=error.fault,
         ) from None
 
 

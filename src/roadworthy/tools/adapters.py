@@ -10,10 +10,10 @@ import inspect
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from roadworthy.agent import Effect, Tool, Toolset
+from roadworthy.agent import Effect, Tool, Toolset, qualname
 from roadworthy.context import RunContext
 from roadworthy.errors import DeclarationError, ToolError
 from roadworthy.messages import JsonObject
@@ -76,7 +76,9 @@ def from_langchain(
 
     about = _About(tool.name, tool.description, schema)
     policy = _Policy(effect, approval, timeout)
-    return _made(about, call if _is_async(tool) else call_in_thread, policy)
+    theirs = getattr(tool, "coroutine", None) or getattr(tool, "func", None) or type(tool)
+    function = call if _is_async(tool) else call_in_thread
+    return replace(_made(about, function, policy), source=qualname(theirs))
 
 
 def from_pydantic_ai(
@@ -113,7 +115,8 @@ def from_pydantic_ai(
 
     if getattr(tool, "requires_approval", False) and approval is None:
         policy = _Policy(effect, "operator", timeout)
-    return _made(_About(tool.name, tool.description, schema.json_schema), call, policy)
+    made = _made(_About(tool.name, tool.description, schema.json_schema), call, policy)
+    return replace(made, source=qualname(tool.function))
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class _PydanticAI(Toolset[Any]):
             return await _said(self.theirs.call_tool(name, typed, _context(run, name), tool))
 
         about = _About(name, told.description, told.parameters_json_schema)
-        return _made(about, call, policy)
+        return replace(_made(about, call, policy), source=self.name)
 
 
 def _made(about: _About, function: Callable[..., Any], policy: _Policy) -> Tool[Any]:

@@ -183,19 +183,16 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
     repeatable: bool = False,
     polling: bool = False,
     undo: Reversal | None = None,
+    source: str = "",
 ) -> Tool[Any]:
     """A tool from a ready JSON schema (recorded registries, other protocols); options as `@tool`.
 
     `function` is called with the arguments by name, after `run` when its first parameter is
     annotated as a RunContext. Objects that list properties but say nothing of others are closed.
+    source: what it calls, where one function serves several; breakers go by it. No secrets.
     Raises: DeclarationError: no valid JSON schema of type object, or one that refers to others.
     """
-    if parameters.get("type", "object") != "object":
-        raise DeclarationError(f"Tool {name!r}: its parameters must be a schema of type object.")
-    if any(not str(part.get("$ref", "#")).startswith("#") for part in everywhere(dict(parameters))):
-        raise DeclarationError(f"Tool {name!r}: $ref outside the schema itself; inline it.")
-    SchemaReader(name, parameters)  # what is no schema at all is said before any of it is read
-    schema = closed(parameters)
+    schema = _closed(name, parameters)
     reader = SchemaReader(name, schema)
     return _checked(
         Tool(
@@ -219,9 +216,20 @@ def tool_from_schema(  # noqa: PLR0913 - a declaration
             repeatable=repeatable,
             polling=polling,
             undo=reversal(undo),
+            source=source,
         ),
         _FOREIGN_NAME,
     )
+
+
+def _closed(name: str, parameters: JsonObject) -> JsonObject:
+    """A schema that says of everything whether it may be there. Raises: DeclarationError."""
+    if parameters.get("type", "object") != "object":
+        raise DeclarationError(f"Tool {name!r}: its parameters must be a schema of type object.")
+    if any(not str(part.get("$ref", "#")).startswith("#") for part in everywhere(dict(parameters))):
+        raise DeclarationError(f"Tool {name!r}: $ref outside the schema itself; inline it.")
+    SchemaReader(name, parameters)  # what is no schema at all is said before any of it is read
+    return closed(parameters)
 
 
 def _breaker(declared: Breaker | None, retries: int) -> Breaker | None:

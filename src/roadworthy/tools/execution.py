@@ -11,14 +11,14 @@ import contextlib
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from roadworthy.agent import Tool
+from roadworthy.agent import Tool, qualname
 from roadworthy.context import RunContext
 from roadworthy.errors import NotApplied, StoreUnavailable, ToolError
-from roadworthy.tools.faults import Fault, fault
+from roadworthy.tools.faults import NO_FAULT, Fault, fault
 
 T = TypeVar("T")
 _MISTAKES = (TypeError, AttributeError, NameError, AssertionError, ImportError, LookupError)
@@ -28,8 +28,8 @@ MOST_TEXT = 500
 class AttemptFailed(Exception):
     """One attempt did not give a value.
 
-    applied: "no" (surely no effect), "unknown". transient: trying again may help. far_side: what
-    is behind the tool failed, not the tool. retry_after: seconds it asked to be left alone.
+    applied: "no" (surely no effect), "unknown". transient: trying again may help. fault: what it
+    says of what is behind the tool.
     """
 
     def __init__(
@@ -39,20 +39,44 @@ class AttemptFailed(Exception):
         *,
         applied: str,
         transient: bool,
-        far_side: bool = False,
-        retry_after: float | None = None,
+        fault: Fault = NO_FAULT,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.applied = applied
         self.transient = transient
-        self.far_side = far_side
-        self.retry_after = retry_after
+        self.fault = fault
 
     @property
     def definite(self) -> bool:
         """The tool gave its answer: it is told to the model, and nothing failed."""
         return self.code == "tool_error" and not self.transient
+
+
+class Lent:
+    """In place of a function that is known only when it is called: `of` finds the tool whose it is.
+
+    like: the tool as it was listed. plain: its function is no coroutine, and takes a thread.
+    """
+
+    def __init__(
+        self, of: Callable[[RunContext[Any]], Awaitable[Tool[Any]]], like: Tool[Any]
+    ) -> None:
+        self.of, self.plain = of, takes_thread(like)
+        self.__qualname__ = qualname(like.function)
+
+    async def __call__(self, run: RunContext[Any], /, **values: object) -> object:
+        """What it returns, called as users call a tool."""
+        found = await self.of(run)
+        result = found(*((run,) if found.takes_context else ()), **values)
+        return await result if inspect.isawaitable(result) else result
+
+
+def takes_thread(tool: Tool[Any]) -> bool:
+    """Whether its function is a plain one."""
+    if isinstance(tool.function, Lent):
+        return tool.function.plain
+    return not inspect.iscoroutinefunction(tool.function)
 
 
 class ToolThreads:
@@ -131,32 +155,40 @@ async def attempt(
 
     Raises: AttemptFailed; StoreUnavailable. TimeoutError: only the caller's own time limit.
     """
-    arguments = (context,) if tool.takes_context else ()
     try:
-        return await threads.call(tool.function, arguments, values, left)
+        found = await _lent(tool, context, left)
+        arguments = (context,) if found.takes_context else ()
+        return await threads.call(found.function, arguments, values, left)
     except StoreUnavailable:  # what became of the call is found out where the run goes on
         raise
     except NotApplied as error:
         raise _failed("not_applied", _said(error), "no", fault(error, context.now)) from error
     except ToolError as error:
-        found = fault(error, context.now)
-        raise _failed("tool_error", _said(error), _applied(tool, error), found) from error
+        why = fault(error, context.now)
+        raise _failed("tool_error", _said(error), _applied(tool, error), why) from error
     except Exception as error:  # border: a tool's code; REC-7, it never crashes a run
         mistake = isinstance(error, _MISTAKES)
-        found = Fault(far_side=False, passing=False) if mistake else fault(error, context.now)
+        why = NO_FAULT if mistake else fault(error, context.now)
         said = f"{type(error).__name__}: {_said(error)}" if str(error) else type(error).__name__
-        raise _failed("tool_bug" if mistake else "exception", said, "unknown", found) from error
+        raise _failed("tool_bug" if mistake else "exception", said, "unknown", why) from error
+
+
+async def _lent(
+    tool: Tool[Any], context: RunContext[Any], left: Callable[[], None] | None
+) -> Tool[Any]:
+    """The tool whose function is called."""
+    if not isinstance(tool.function, Lent):
+        return tool
+    try:
+        return await tool.function.of(context)
+    except BaseException:
+        if left is not None:
+            left()
+        raise
 
 
 def _failed(code: str, said: str, applied: str, found: Fault) -> AttemptFailed:
-    return AttemptFailed(
-        code,
-        said,
-        applied=applied,
-        transient=found.passing,
-        far_side=found.far_side,
-        retry_after=found.retry_after,
-    )
+    return AttemptFailed(code, said, applied=applied, transient=found.passing, fault=found)
 
 
 def _applied(tool: Tool[Any], error: ToolError) -> str:

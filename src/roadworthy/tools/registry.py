@@ -20,6 +20,7 @@ from roadworthy.agent import Tool
 from roadworthy.errors import DeclarationError, ToolError
 from roadworthy.messages import JsonObject, ToolCall, ToolSpec
 from roadworthy.tools.arguments import MAX_BYTES, ArgumentsTooLarge, canonical_bytes
+from roadworthy.tools.meaning import local_meaning
 from roadworthy.tools.schemas import sketch
 from roadworthy.tools.selection import Selector
 
@@ -87,8 +88,8 @@ class Registry:
 
     @functools.cached_property
     def selector(self) -> Selector:
-        """Finds tools by words."""
-        return Selector(self._specs)
+        """Finds tools by words, and by what they mean where the extra `select` is installed."""
+        return Selector(self._specs, local_meaning())
 
     def specs_of(self, names: Iterable[str]) -> tuple[ToolSpec, ...]:
         """Some of them, in the order of `names`; unknown names are left out."""

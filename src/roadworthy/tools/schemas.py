@@ -25,7 +25,7 @@ MOST_LISTED = 6
 def children(schema: JsonObject) -> Iterator[dict[str, Any]]:
     """The schemas directly inside a schema."""
     for key in _MAPS:
-        inner = _mapping(schema.get(key)).values()
+        inner = mapping(schema.get(key)).values()
         yield from (child for child in inner if isinstance(child, dict))
     for key in (*_ONE, *_CONDITIONS):
         if isinstance(child := schema.get(key), dict):
@@ -149,8 +149,8 @@ def inside(schema: JsonObject, path: Sequence[str | int]) -> JsonObject:
     """The schema of what lies at `path`, as far as it can be told; else an empty one."""
     current = schema
     for step in path:
-        properties = _mapping(current.get("properties"))
-        current = _mapping(current.get("items") if isinstance(step, int) else properties.get(step))
+        properties = mapping(current.get("properties"))
+        current = mapping(current.get("items") if isinstance(step, int) else properties.get(step))
         current = (lookup(schema, current["$ref"]) or {}) if "$ref" in current else current
     return current
 
@@ -158,7 +158,7 @@ def inside(schema: JsonObject, path: Sequence[str | int]) -> JsonObject:
 def known_fields(schema: JsonObject) -> list[str]:
     """The properties an object may have by its schema, those of its alternatives included."""
     options = [schema, *schema.get("anyOf", ()), *schema.get("oneOf", ())]
-    return [name for option in options for name in _mapping(_mapping(option).get("properties"))]
+    return [name for option in options for name in mapping(mapping(option).get("properties"))]
 
 
 def sketch(schema: JsonObject, depth: int = 2) -> str:
@@ -168,8 +168,8 @@ def sketch(schema: JsonObject, depth: int = 2) -> str:
         return "|".join(json.dumps(value, ensure_ascii=False) for value in allowed)
     options = schema.get("anyOf") or schema.get("oneOf")
     if isinstance(options, list):
-        return " or ".join(dict.fromkeys(sketch(_mapping(option), depth) for option in options))
-    properties = _mapping(schema.get("properties"))
+        return " or ".join(dict.fromkeys(sketch(mapping(option), depth) for option in options))
+    properties = mapping(schema.get("properties"))
     if properties and depth:
         return _sketched_object(schema, properties, depth)
     return _sketched_type(schema, depth)
@@ -188,11 +188,12 @@ def _sketched_type(schema: JsonObject, depth: int) -> str:
 def _sketched_object(schema: JsonObject, properties: JsonObject, depth: int) -> str:
     required = schema.get("required", ())
     fields = (
-        f"{name}{'' if name in required else '?'}: {sketch(_mapping(inner), depth - 1)}"
+        f"{name}{'' if name in required else '?'}: {sketch(mapping(inner), depth - 1)}"
         for name, inner in properties.items()
     )
     return "{" + ", ".join(fields) + "}"
 
 
-def _mapping(value: object) -> JsonObject:
+def mapping(value: object) -> JsonObject:
+    """The value, if it is an object; else an empty one."""
     return value if isinstance(value, Mapping) else {}

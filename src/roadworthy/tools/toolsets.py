@@ -17,7 +17,7 @@ from roadworthy.clock import Clock
 from roadworthy.context import RunContext, User
 from roadworthy.errors import DeclarationError, NotApplied, RoadworthyError, ToolsetUnavailable
 from roadworthy.rules import Unproven
-from roadworthy.tools.execution import ToolThreads
+from roadworthy.tools.execution import Lent
 from roadworthy.tools.holding import Held
 
 log = logging.getLogger("roadworthy.tools")
@@ -30,10 +30,9 @@ _NOBODY: RunContext[None] = RunContext(run_id="", user=User(""), deps=None)
 class Toolsets:
     """What is open of them in one process. `changed` is told of an agent whose tools came back."""
 
-    def __init__(self, clock: Clock, threads: ToolThreads) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.changed: Callable[[Agent[Any, Any]], None] = lambda _: None
         self._clock = clock
-        self._threads = threads
         self._held: dict[Toolset[Any], Held[_Tools]] = {}
         self._listed: dict[Toolset[Any], _Tools] = {}
         self._away: dict[Toolset[Any], asyncio.Task[None]] = {}  # those that are tried again
@@ -174,7 +173,7 @@ class Toolsets:
                 'fallback=, which would act on what was opened to list it. Use per="process".'
             )
 
-        async def call(run: RunContext[Any], /, **values: object) -> object:
+        async def of(run: RunContext[Any]) -> Tool[Any]:
             mine = (await self._own(toolset, run)).get(tool.name)
             if mine is None or mine.declared() != tool.declared():
                 raise NotApplied(
@@ -182,11 +181,9 @@ class Toolsets:
                     "it is not called.",
                     retry=False,
                 )
-            return await self._threads.call(
-                mine.function, (run,) if mine.takes_context else (), values
-            )
+            return mine
 
-        return replace(tool, function=call, takes_context=True)
+        return replace(tool, function=Lent(of, tool), takes_context=True)
 
     async def _own(self, toolset: Toolset[Any], run: RunContext[Any]) -> Mapping[str, Tool[Any]]:
         """The tools of a run's own toolset, opened by whichever call comes first."""

@@ -19,6 +19,11 @@ _STOP = frozenset(
 )
 
 
+def spoken(name: str) -> str:
+    """A name as it is read aloud: `getOrder_v2` is "get order v 2"."""
+    return " ".join(_WORD.findall(name)).lower()
+
+
 def words(text: str) -> list[str]:
     """In order, with repeats; those that say nothing left out."""
     found = (word.lower() for word in _WORD.findall(text))

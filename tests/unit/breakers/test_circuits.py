@@ -122,7 +122,7 @@ async def test_failures_of_all_processes_open_it_for_all(town: Town) -> None:
     await town.sync(*processes)
     await town.sync(*processes)
     assert all([await refused(each) for each in processes])
-    assert [(row.name, row.holder) for row in town.rows()] == [(NAME, rows.VERDICT)]
+    assert [row.name for row in town.rows() if row.holder == rows.VERDICT] == [NAME]
 
 
 async def test_one_process_probes_and_all_close(town: Town) -> None:
@@ -233,6 +233,51 @@ async def test_an_opening_that_is_under_way_is_not_taken_for_a_closing(town: Tow
     assert await refused(here)
 
 
-async def test_a_breaker_is_a_plain_row(town: Town) -> None:
-    await town.journal.commit(Unit(apply=lambda tx: rows.opened(tx, NAME, 7)))
-    assert town.rows() == [rows.Row(NAME, rows.VERDICT, 7, 0, 0, 0)]
+async def test_what_is_open_says_since_when_and_because_of_what(town: Town) -> None:
+    here, there = town.processes(2)
+    began = town.clock.now()
+    for _ in range(4):
+        await (await admit(here)).ended("failed", "status 503")
+    await town.sync(there)
+    await town.clock.advance(30)
+    await (await admit(there)).ended("failed", "timeout")  # its probe, which fails otherwise
+    await town.sync(here, there)
+    (open_now,) = rows.standing(town.rows(), town.clock.now()).values()
+    assert (open_now.since, open_now.cause) == (began, "timeout")
+    assert open_now.until == town.clock.now() + 30 * MICROS
+    await town.clock.advance(30)
+    await (await admit(here)).ended("worked")
+    assert town.rows() == []
+
+
+async def test_notes_are_no_counts_of_anybody(town: Town) -> None:
+    """What a process tells of why it opened a breaker does not open it again after it closed."""
+    here, there = town.processes(2)
+    await fail(here, 4)
+    await town.sync(there)
+    await town.clock.advance(30)
+    await town.sync(here, there)
+    assert (await admit(there)).probe
+
+
+async def test_a_breaker_of_several_opens_only_when_several_fail(town: Town) -> None:
+    (here,) = town.processes(1)
+
+    async def fails(kind: str) -> bool:
+        found = await here.admit(NAME, BREAKER, 5.0, kinds=2)
+        assert isinstance(found, Admission)
+        await found.ended("failed", "connection", kind)
+        return bool(here.open)
+
+    assert [await fails("a") for _ in range(6)] == [False] * 6
+    assert await fails("b")
+
+
+async def test_a_row_of_a_version_without_notes_is_open_all_the_same(town: Town) -> None:
+    verdict = rows.Row(NAME, rows.VERDICT, town.clock.now() + MICROS, 0, 0, 0)
+    await town.journal.commit(Unit(apply=lambda tx: rows.tell(tx, verdict)))
+    (here,) = town.processes(1)
+    await town.sync(here)
+    assert await refused(here)
+    (open_now,) = rows.standing(town.rows(), town.clock.now()).values()
+    assert (open_now.since, open_now.cause) == (0, "")

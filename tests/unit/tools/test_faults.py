@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from roadworthy.errors import NotApplied, ToolError
-from roadworthy.tools.faults import Fault, fault
+from roadworthy.tools.faults import fault
 
 NOW = 1_767_225_600_000_000  # 2026-01-01 00:00 UTC
 
@@ -61,6 +61,32 @@ def from_urllib(status: int) -> urllib.error.HTTPError:
 def test_what_an_exception_says(
     error: BaseException, far_side: bool, passing: bool, after: float | None
 ) -> None:
-    assert fault(error, NOW) == Fault(far_side=far_side, passing=passing, retry_after=after)
+    found = fault(error, NOW)
+    assert (found.far_side, found.passing, found.retry_after) == (far_side, passing, after)
+
+
+def of_a_status(status: int, outer: ToolError) -> ToolError:
+    outer.__cause__ = http(status)
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "busy", "cause"),
+    [
+        (http(429), True, "status 429"),
+        (http(425), True, "status 425"),
+        (http(503), False, "status 503"),
+        (of_a_status(429, NotApplied("Busy.")), True, "status 429"),
+        (of_a_status(503, ToolError("Down.", retry=True)), False, "status 503"),
+        (of_a_status(429, ToolError("No.")), False, "status 429"),
+        (ConnectionResetError("key=secret"), False, "ConnectionResetError"),
+        (NotApplied("key=secret"), False, "NotApplied"),
+    ],
+)
+def test_who_asked_too_much_is_told_from_what_is_down(
+    error: BaseException, busy: bool, cause: str
+) -> None:
+    found = fault(error, NOW)
+    assert (found.busy, found.cause) == (busy, cause)
     if isinstance(error, urllib.error.HTTPError):
         error.close()

@@ -9,8 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from email.utils import parsedate_to_datetime
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from roadworthy.agent import Effect, Tool
@@ -18,8 +17,11 @@ from roadworthy.context import RunContext
 from roadworthy.errors import NotApplied, ToolError
 from roadworthy.messages import File
 from roadworthy.tools.declare import Approval, tool_from_schema
+from roadworthy.tools.faults import retry_after, timestamp
 from roadworthy.tools.http.client import Answer, Client, Request, merged
 from roadworthy.tools.http.operations import Operation, filled
+from roadworthy.tools.http.security import Credential, Sign, signed
+from roadworthy.tools.sources import of_url
 
 Headers = (
     Mapping[str, str]
@@ -34,6 +36,14 @@ _LATER = frozenset({425, 429})
 _DEEP = 100
 
 
+class Answered(Exception):
+    """Behind an error of a call: the status that the server answered."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Service:
     """What the tools of one service share."""
@@ -41,20 +51,30 @@ class Service:
     client: Client
     _: KW_ONLY
     headers: Headers
+    credentials: Mapping[str, Credential] = field(default_factory=dict, repr=False)
     timeout: float | None = None
     approval: Approval | None = None
 
 
-def tool_of(service: Service, operation: Operation, effect: Effect) -> Tool[Any]:
-    """The operation as a tool. Raises: DeclarationError."""
+def tool_of(
+    service: Service, operation: Operation, effect: Effect, signs: Sequence[Sign] = ()
+) -> Tool[Any]:
+    """The operation as a tool, signed so. Raises: DeclarationError."""
     changes = effect != "read"
 
     async def call(run: RunContext[Any], /, **given: Any) -> object:  # noqa: ANN401 - JSON
         parts = filled(operation, given)
         ours = {"Idempotency-Key": run.key} if changes and run.key else {}
         own = await _headers(service.headers, run)  # which no argument may change
-        headers = merged({"Accept": ACCEPT}, parts.headers, own, ours)
-        request = Request(method=operation.method, url=parts.url, headers=headers, body=parts.body)
+        signature = await signed(signs, service.credentials, run)
+        headers = merged({"Accept": ACCEPT}, parts.headers, signature.headers, own, ours)
+        if signature.cookies:
+            already = [value for name, value in headers.items() if name.lower() == "cookie"]
+            headers = merged(headers, {"Cookie": "; ".join([*already, *signature.cookies])})
+        url = parts.url
+        if signature.query:
+            url += ("&" if "?" in url else "?") + "&".join(signature.query)
+        request = Request(method=operation.method, url=url, headers=headers, body=parts.body)
         where = f"{operation.method} {operation.path}"
         try:
             answer = await service.client.send(request)
@@ -72,6 +92,7 @@ def tool_of(service: Service, operation: Operation, effect: Effect) -> Tool[Any]
         effect=effect,
         timeout=service.timeout,
         approval=service.approval if changes else None,
+        source=of_url(f"{operation.base}{operation.path}"),
     )
 
 
@@ -100,11 +121,13 @@ def meaning(answer: Answer, where: str, *, changes: bool) -> object:
     if 300 <= status < 400:
         return _not_followed(answer, said, changes=changes)
     if status in _LATER:
-        raise NotApplied(said, retry=True, retry_after=_retry_after(answer))
+        pause = _retry_after(answer)
+        raise NotApplied(said, retry=True, retry_after=pause) from Answered(status)
     if status >= 500 or status == 408:
         if changes:
-            raise RuntimeError(said)
-        raise ToolError(said, retry=True, retry_after=_retry_after(answer))
+            raise RuntimeError(said) from Answered(status)
+        pause = _retry_after(answer)
+        raise ToolError(said, retry=True, retry_after=pause) from Answered(status)
     raise ToolError(said)
 
 
@@ -184,13 +207,7 @@ def _said(answer: Answer) -> str:
 
 
 def _retry_after(answer: Answer) -> float | None:
-    """Seconds, by the server's own clock where it names a date (RFC 9110, 10.2.3)."""
-    said = answer.headers.get("retry-after", "").strip()
-    if said.isascii() and said.isdigit():
-        return min(float(said[:9]), 86_400.0)
-    try:
-        there = parsedate_to_datetime(said)
-        pause = (there - parsedate_to_datetime(answer.headers.get("date", ""))).total_seconds()
-    except (TypeError, ValueError):
-        return None
-    return min(max(pause, 0.0), 86_400.0)
+    """Seconds it asked for; a date is read by the server's own clock."""
+    return retry_after(
+        answer.headers.get("retry-after", ""), timestamp(answer.headers.get("date", ""))
+    )

@@ -18,9 +18,16 @@ import yaml
 
 from roadworthy.errors import DeclarationError
 from roadworthy.messages import JsonObject
-from roadworthy.tools.http.operations import PLACEHOLDER, Body, Operation, Parameter, Place
+from roadworthy.tools.http.operations import (
+    MULTIPART,
+    PLACEHOLDER,
+    Body,
+    Operation,
+    Parameter,
+    Place,
+)
 from roadworthy.tools.http.shapes import Shapes
-from roadworthy.tools.schemas import lookup
+from roadworthy.tools.schemas import lookup, mapping
 
 METHODS = ("get", "head", "options", "post", "put", "patch", "delete")
 MOST_TEXT = 1_000
@@ -33,6 +40,7 @@ _STYLES: Mapping[str, tuple[str, ...]] = {
 }
 _IGNORED = frozenset({"accept", "content-type", "authorization", "idempotency-key"})
 _FORM = "application/x-www-form-urlencoded"
+_TEXTS = (_FORM, MULTIPART, "text/plain", "*/*")
 
 
 class Unsaid(Exception):
@@ -74,10 +82,10 @@ def server(document: JsonObject) -> str:
     first = next(iter(_list(document.get("servers"))), None)
     if not isinstance(first, Mapping):
         return ""
-    variables = _map(first.get("variables"))
+    variables = mapping(first.get("variables"))
 
     def default(found: re.Match[str]) -> str:
-        return str(_map(variables.get(found[1])).get("default", ""))
+        return str(mapping(variables.get(found[1])).get("default", ""))
 
     return PLACEHOLDER.sub(default, str(first.get("url", "")))
 
@@ -85,7 +93,7 @@ def server(document: JsonObject) -> str:
 def described(document: JsonObject) -> Iterator[Described]:
     """The operations, each with an id of its own."""
     taken = set[str]()
-    for path, item in _map(document.get("paths")).items():
+    for path, item in mapping(document.get("paths")).items():
         item = _found(document, item)
         for method in METHODS:
             node = item.get(method)
@@ -156,14 +164,14 @@ class _Making:
         if at == "header" and name.lower() in _IGNORED:
             return  # decided by the runtime and by headers=
         required = node.get("required") is True or at == "path"
-        content = _map(node.get("content"))
+        content = mapping(node.get("content"))
         style = str(node.get("style") or ("form" if at in ("query", "cookie") else "simple"))
         if style not in _STYLES.get(at, ()) or (content and not _json_type(content)):
             if required:
                 raise Unsaid(f"parameter {name!r}: {at or 'no place'} in style {style}")
             return
         whole = content.get(_json_type(content) or "", node)
-        schema = self._shapes.of(_map(whole).get("schema", {}))
+        schema = self._shapes.of(mapping(whole).get("schema", {}))
         key = self._free(name, at)
         self.parameters.append(
             Parameter(
@@ -179,7 +187,7 @@ class _Making:
 
     def read_body(self) -> None:
         node = _found(self._document, self._one.node.get("requestBody"))
-        content = _map(node.get("content"))
+        content = mapping(node.get("content"))
         if not content:
             return
         required = node.get("required") is True
@@ -188,9 +196,11 @@ class _Making:
             if required:
                 raise Unsaid(f"its body is {', '.join(content)}")
             return
-        given = _map(content[media_type]).get("schema", {})
+        given = mapping(content[media_type]).get("schema", {})
         schema = self._shapes.of(given)
         flat = self._shapes.properties(schema)
+        if media_type == MULTIPART and not flat:
+            raise Unsaid("its multipart body is no plain object")
         media_type = media_type if "*" not in media_type else "application/json"
         if required and flat and media_type != "text/plain" and self._fit(flat):
             self._flatten(media_type, flat, self._shapes.required(schema))
@@ -235,18 +245,18 @@ def _description(one: Described) -> str:
 def _found(document: JsonObject, node: object) -> JsonObject:
     """The node, or what it refers to. Raises: Unsaid: a reference to nowhere, or round and
     round."""
-    current = _map(node)
+    current = mapping(node)
     for _ in range(20):
         if "$ref" not in current:
             return current
-        current = _map(lookup(document, current["$ref"]))
+        current = mapping(lookup(document, current["$ref"]))
         if not current:
             break
     return _nowhere(node)
 
 
 def _nowhere(node: object) -> JsonObject:
-    raise Unsaid(f"a reference that leads nowhere: {_map(node).get('$ref')!r:.100}")
+    raise Unsaid(f"a reference that leads nowhere: {mapping(node).get('$ref')!r:.100}")
 
 
 def _json_type(content: JsonObject) -> str | None:
@@ -258,7 +268,7 @@ def _json_type(content: JsonObject) -> str | None:
 
 
 def _form_or_text(content: JsonObject) -> str | None:
-    return next((kind for kind in (_FORM, "text/plain", "*/*") if kind in content), None)
+    return next((kind for kind in _TEXTS if kind in content), None)
 
 
 def _place(at: str) -> Place:
@@ -268,10 +278,6 @@ def _place(at: str) -> Place:
 
 def _key(name: str) -> str:
     return _KEY.sub("_", name)[:64]
-
-
-def _map(value: object) -> JsonObject:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _list(value: object) -> list[Any]:

@@ -23,6 +23,7 @@ from roadworthy.tools.http.calls import Headers, Service, tool_of
 from roadworthy.tools.http.client import Client
 from roadworthy.tools.http.declare import READS
 from roadworthy.tools.http.document import Described, Unsaid, described, operation, read, server
+from roadworthy.tools.http.security import Credential, needed, schemes
 from roadworthy.tools.names import named
 from roadworthy.tools.toolset import checked
 
@@ -38,7 +39,9 @@ class OpenAPI(Toolset[Any]):
     by operationId (or `get_orders_id` where there is none). effects: of single operations; else
     GET, HEAD and OPTIONS are reads, all others irreversible. Effects carry `run.key` as
     Idempotency-Key: say "write" where the service honours it, or repeating does no harm.
-    headers: of each request, or a function of the run. client: which addresses, redirects, sizes.
+    headers: of each request, or a function of the run. credentials: by the document's security
+    schemes, a value or a function of the run: keys, tokens, `user:password`. client: which
+    addresses, redirects, sizes.
     approval: who agrees to whatever is no read. prefix: of the tools' names. timeout: seconds of
     one call. tools: what it offers. Raises: DeclarationError.
     """
@@ -50,6 +53,7 @@ class OpenAPI(Toolset[Any]):
     only: Sequence[str] | None = None
     effects: Mapping[str, Effect] = field(default_factory=dict)
     headers: Headers = field(default_factory=dict, repr=False)
+    credentials: Mapping[str, Credential] = field(default_factory=dict, repr=False)
     client: Client = field(default_factory=Client)
     approval: Approval | None = None
     prefix: str = ""
@@ -85,14 +89,20 @@ class OpenAPI(Toolset[Any]):
         self._known(there, self.effects, "effects")
         chosen = [one for one in there.values() if self.only is None or one.id in self.only]
         names = named(self.prefix, (one.id for one in chosen))
+        known = schemes(document, self.credentials)
         service = Service(
-            self.client, headers=self.headers, timeout=self.timeout, approval=self.approval
+            self.client,
+            headers=self.headers,
+            credentials=self.credentials,
+            timeout=self.timeout,
+            approval=self.approval,
         )
         made = []
         for one in chosen:
             try:
                 told = operation(document, one, names[one.id], base)
-                made.append(tool_of(service, told, self.effect(one)))
+                signs = needed(document, one.node, known)
+                made.append(tool_of(service, told, self.effect(one), signs))
             except (Unsaid, ValueError, RecursionError, DeclarationError) as error:
                 if self.only is not None:
                     raise DeclarationError(f"{one.id}: {str(error) or 'too deep'}") from error

@@ -11,5 +11,6 @@ except ImportError as error:  # an extra
         f"MCP servers need: pip install 'roadworthy[mcp]' ({error})", name=error.name
     ) from error
 from roadworthy.tools.mcp.pins import Offer, fingerprint
+from roadworthy.tools.mcp.signing import ClientCredentials
 
-__all__ = ["MCP", "Offer", "fingerprint"]
+__all__ = ["MCP", "ClientCredentials", "Offer", "fingerprint"]

@@ -1,7 +1,7 @@
 """What a server answered, as text and files for the model.
 
-`declare` hands results in. Invariant: an error of the tool is a ToolError, and what is left out
-for its size is said.
+`declare` hands results in. Invariant: an error of the tool is a ToolError; files that are too large
+or cannot be read are left out, and that is said in their place.
 """
 
 from __future__ import annotations

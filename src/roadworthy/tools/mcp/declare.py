@@ -22,9 +22,11 @@ from roadworthy.tools.mcp.connection import Connection, Server
 from roadworthy.tools.mcp.contents import rendered
 from roadworthy.tools.mcp.http import Endpoint
 from roadworthy.tools.mcp.pins import Accepted, Offer, fingerprint
+from roadworthy.tools.mcp.signing import Auth
 from roadworthy.tools.mcp.stdio import Child
 from roadworthy.tools.names import named
 from roadworthy.tools.results import Rendered
+from roadworthy.tools.sources import of_command, of_url
 from roadworthy.tools.toolset import checked
 
 log = logging.getLogger("roadworthy.tools")
@@ -45,6 +47,8 @@ class MCP(Toolset[None]):
     else is irreversible. approval: who agrees to whatever is no read.
     prefix: of the tools' names here (None: the name). env, cwd: of the command, which gets little
     else of the environment. headers: sent with each request; a function of the run for per="run".
+    auth: how to sign in at `url`: a bearer token, an async function that gives the one of now, or
+    `ClientCredentials` (or another `httpx2.Auth`, such as the library's own).
     timeout: seconds of one call. per, required, seconds: as `Toolset` says.
     Raises: DeclarationError.
     """
@@ -56,6 +60,7 @@ class MCP(Toolset[None]):
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: str | None = None
     headers: Headers = field(default_factory=dict, repr=False)
+    auth: Auth | None = field(default=None, repr=False)
     pin: str | Path | None = None
     only: Sequence[str] | None = None
     effects: Mapping[str, Effect] = field(default_factory=dict)
@@ -83,6 +88,8 @@ class MCP(Toolset[None]):
                 "trust_hints= needs pin=: a server may change its hints at any time. "
                 "`roadworthy pin FILE` shows the pin, effects={...} says what you know yourself."
             )
+        if self.auth is not None and not self.url:
+            return "auth= is for a url; a command gets its keys by env=."
         if callable(self.headers) and self.per == "process":
             return 'headers= as a function of the run needs per="run".'
         return None
@@ -110,6 +117,13 @@ class MCP(Toolset[None]):
             self.name, self._server(run), accepted=accepted, only=self.only, seconds=self.seconds
         )
 
+    @property
+    def source(self) -> str:
+        """What is behind its tools."""
+        if self.command:
+            return f"{self.name}/{of_command(self.command, self.env, self.cwd)}"
+        return of_url(self.url)
+
     def effect(self, offer: Offer) -> Effect:
         """What a tool counts as."""
         if offer.name in self.effects:
@@ -124,7 +138,7 @@ class MCP(Toolset[None]):
         if self.command:
             return Child(command=tuple(self.command), env=self.env, cwd=self.cwd)
         headers = self.headers(run) if callable(self.headers) else self.headers
-        return Endpoint(url=self.url, headers=headers)
+        return Endpoint(url=self.url, headers=headers, auth=self.auth)
 
     def _tools(self, connection: Connection) -> list[Tool[None]]:
         offers = connection.offers
@@ -159,4 +173,5 @@ class MCP(Toolset[None]):
             effect=effect,
             timeout=self.timeout,
             approval=None if effect == "read" else self.approval,
+            source=self.source,
         )

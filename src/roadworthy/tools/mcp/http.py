@@ -1,7 +1,8 @@
-"""A server at a URL, over streamable HTTP.
+"""A server at a URL, over streamable HTTP, and how one signs in there.
 
-`declare` connects by it. Invariant: no answer is held in memory beyond the bound, compressed or
-not. Redirects to another origin are not followed (the library sees to that).
+`declare` connects by it. Invariant: no answer is held in memory beyond the bound, and a compressed
+one is refused; that holds for bodies here, for events of a stream in the library. Redirects to
+another origin are not followed (the library sees to that).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
 from roadworthy.tools.mcp.lines import MOST_BYTES
+from roadworthy.tools.mcp.signing import Auth, signed
 from roadworthy.tools.mcp.stdio import Streams
 
 _PLAIN = {"accept-encoding": "identity"}
@@ -21,16 +23,18 @@ _PLAIN = {"accept-encoding": "identity"}
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a server is, and what is sent with every request."""
+    """Where a server is, what is sent with every request, and how one signs in."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    auth: Auth | None = field(default=None, repr=False)
 
     @asynccontextmanager
     async def connect(self, _: Callable[[], None]) -> AsyncIterator[Streams]:
         """Its streams. A connection of HTTP has no end of its own to tell of."""
         client = httpx2.AsyncClient(
             headers={**self.headers, **_PLAIN},
+            auth=signed(self.auth, self.url),
             timeout=httpx2.Timeout(30, read=300),
             transport=_Bounded(),
         )

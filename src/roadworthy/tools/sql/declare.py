@@ -14,6 +14,7 @@ from roadworthy.errors import DeclarationError, ToolError
 from roadworthy.messages import JsonObject
 from roadworthy.spelling import spelled
 from roadworthy.tools.declare import Approval, tool_from_schema
+from roadworthy.tools.sources import of_database
 from roadworthy.tools.sql.database import SQL, shown
 from roadworthy.tools.sql.statements import Statement, one
 
@@ -67,6 +68,7 @@ def sql_tool(  # noqa: PLR0913 - a declaration
         effect=effect,
         approval=approval,
         timeout=timeout,
+        source=of_database(database.url),
     )
 
 

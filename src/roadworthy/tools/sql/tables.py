@@ -16,6 +16,7 @@ from roadworthy.context import RunContext
 from roadworthy.errors import ConfigurationError, ToolError
 from roadworthy.spelling import spelled
 from roadworthy.tools.declare import tool_from_schema
+from roadworthy.tools.sources import of_database
 from roadworthy.tools.sql.database import SQL, shown
 from roadworthy.tools.sql.statements import MOST_SQL, one
 from roadworthy.tools.toolset import checked
@@ -95,6 +96,7 @@ class SqlTables(Toolset[Any]):
             call,
             effect="read",
             timeout=self.timeout,
+            source=of_database(self.database.url),
         )
 
 

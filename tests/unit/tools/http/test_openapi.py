@@ -152,8 +152,8 @@ def test_operations_become_tools(caplog: pytest.LogCaptureFixture) -> None:
     }
     assert tools["orders_get_one"].description == "One order. With its lines."
     assert "far: it has a server of its own" in caplog.text
-    assert "photo: its body is multipart/form-data" in caplog.text
-    with pytest.raises(DeclarationError, match="photo: its body is"):
+    assert "photo: its multipart body is no plain object" in caplog.text
+    with pytest.raises(DeclarationError, match="photo: its multipart body is"):
         shop(only=["photo"])
 
 
