@@ -357,7 +357,8 @@ async def _end(run: Run, result: RunResult[Any], stop: Stop | None = None) -> Ru
         else ()
     )
 
-    delivers = result.reason != "resolved"  # then a person said it
+    held = run.past.handovers.open is not None
+    delivers = result.reason != "resolved" and not held  # then a person speaks
 
     def also(tx: Tx) -> Refusal | None:
         now = run.clock.now()

@@ -44,6 +44,7 @@ from roadworthy.triggers import Judged, RunState, Trigger
 
 log = logging.getLogger("roadworthy.run")
 _NO_INBOX = "%s wants a person and there is no inbox: Runtime(..., inbox=Inbox()) makes one"
+_ENDED_BY_PERSONS = ("cancelled", "declaration_changed", "poison")
 _LIMITS = ("turn_limit", "tool_call_limit", "time_limit", "budget")
 _DRAFT = (
     "A person answers the user now. Draft the next reply for that person to send: only the words "
@@ -130,19 +131,34 @@ def _judge_state(run: Run) -> None:
 
 
 async def _errands(run: Run, desk: Desk, handover: Handover) -> None:
+    """In order, each once; what goes wrong with one is told, and is no end of the run."""
     for errand in handover.errands:
-        if errand.kind == "draft":
-            await _draft(run, desk, errand)
-        else:
-            call = ToolCall(tool=errand.tool, arguments=errand.detail["arguments"], id=errand.key)
-            await desk.tools.for_person(run, errand.key, call)
+        failed = f"{errand.key}/failed"
+        if failed in run.past.outcomes:
+            continue
+        try:
+            await (_draft if errand.kind == "draft" else _call)(run, desk, errand)
+        except (Stop, ModelError) as error:
+            if isinstance(error, Stop) and error.reason == "cancelled":
+                raise
+            why = error.why if isinstance(error, Stop) else str(error)
+            await _failed(run, failed, why)
+
+
+async def _failed(run: Run, key: str, why: str) -> None:
+    async def effect() -> Done[Noted]:
+        return Done(Noted(key=key, value=why))
+
+    await run.step(key, effect)
+
+
+async def _call(run: Run, desk: Desk, errand: Errand) -> None:
+    call = ToolCall(tool=errand.tool, arguments=errand.detail["arguments"], id=errand.key)
+    await desk.tools.for_person(run, errand.key, call)
 
 
 async def _draft(run: Run, desk: Desk, errand: Errand) -> None:
-    """A reply that nobody is sent; what goes wrong with it is no end of the run."""
-    failed = f"{errand.key}/failed"
-    if failed in run.past.outcomes:
-        return
+    """A reply that nobody is sent."""
     wish = errand.detail.get("wish", "")
     directive = _DRAFT.format(wish=f" The person adds: {wish}" if wish else "")
     talk = [Message(**each) for each in errand.detail.get("talk", ())]
@@ -152,17 +168,7 @@ async def _draft(run: Run, desk: Desk, errand: Errand) -> None:
         messages=[*run.messages, *talk, runtime_note(directive)],
         phase="finish",
     )
-    try:
-        await desk.models.ask(run, asked)
-    except (Stop, ModelError) as error:
-        if isinstance(error, Stop) and error.reason == "cancelled":
-            raise
-        why = error.why if isinstance(error, Stop) else str(error)
-
-        async def effect() -> Done[Noted]:
-            return Done(Noted(key=failed, value=why))
-
-        await run.step(failed, effect)
+    await desk.models.ask(run, asked)
 
 
 # --- suspending ----------------------------------------------------------------------------
@@ -172,6 +178,9 @@ async def stopped(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
     """A stop: to a person where rules and an inbox say so, else an end."""
     if stop.reason == "resolved":
         return await ending.resolved(run, stop)
+    held = run.past.handovers.open
+    if held is not None and stop.reason not in _ENDED_BY_PERSONS:  # it is theirs, not the agent's
+        return await suspended(run, desk, Suspend([_wait_of(run, held)]))
     judged = None if desk.inbox is None else _wants_person(run, stop)
     if judged is None:
         if stop.reason == "escalated":
@@ -261,7 +270,8 @@ async def _to_person(run: Run, desk: Desk, wait: Wait, others: Sequence[Wait]) -
         for command_id, *_ in taking:
             waits.do_command(tx, command_id, now)
         by = taking[-1][3] if taking else ""
-        _own(tx, run, desk.inbox, wait, (by, notice))
+        if not waits.is_answered(tx, wait.id):  # else they gave it back meanwhile
+            _own(tx, run, desk.inbox, wait, (by, notice))
         left = waits.commands_for(tx, run.id)
         answered = any(waits.is_answered(tx, each.id) for each in (wait, *others))
         if left or answered or waits.errands(tx, run.id) > _known_errands(run):

@@ -321,9 +321,10 @@ class People:
 
         row, key_of = await self._act(escalation, by, change)
         self._keeper.wake(row.id)
-        done = await self._outcome(row, (f"{key_of}/tool/0",))
+        done = await self._outcome(row, (f"{key_of}/tool/0", f"{key_of}/failed"))
         if not isinstance(done, ToolOutcome):
-            raise RunError("Nothing came of it: the run ended, or a person is asked about it.")
+            why = getattr(done, "value", "the run ended, or a person is asked about it")
+            raise RunError(f"Nothing came of it: {why}.")
         found = attempts_of([done], {key_of: by})[0]
         return await self._house.veil(row).reveal(found)
 
