@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from roadworthy.agent import Agent, Verdict
 from roadworthy.budget import Amount, release_all, settle
-from roadworthy.calls import CLOSING_INPUT, CLOSING_OUTPUT, Asked, ModelCalls, closing_id
-from roadworthy.errors import ModelError
+from roadworthy.calls import ModelCalls, closing_id
+from roadworthy.closing import closing_answer
 from roadworthy.escalation import rows, said
 from roadworthy.escalation.policy import Inbox
 from roadworthy.events import (
@@ -29,8 +29,7 @@ from roadworthy.events import (
     RunWaiting,
 )
 from roadworthy.guardrails.verdicts import Checked, check
-from roadworthy.messages import Message, Part, Text, ToolResult
-from roadworthy.models.tokens import fixed_bound, message_bound
+from roadworthy.messages import Message
 from roadworthy.result import (
     MARKS,
     Approval,
@@ -42,13 +41,12 @@ from roadworthy.result import (
     WaitStatus,
 )
 from roadworthy.run import Done, Refusal, Run
-from roadworthy.stops import RecordEnds, Stop, Suspend, Wait
+from roadworthy.stops import Stop, Suspend, Wait
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import encode_json
 from roadworthy.store.database import Tx
 from roadworthy.tool_calls import ToolCalls, wait_row
 from roadworthy.tools.outputs import OutputReader, shown
-from roadworthy.transcript import runtime_note
 from roadworthy.triggers import RunState
 from roadworthy.undo import undoable
 
@@ -62,17 +60,10 @@ _SORRY: Mapping[str, str] = {
     "error": "Something went wrong here, so I could not finish this.",
     "poison": "Something went wrong here, so I could not finish this.",
 }
-_DIRECTIVE = (
-    "You have to stop now: {why} Write your final answer for the user with what you have. "
-    "Say plainly what is done and what is missing. Do not promise what you have not done."
-)
-_UNDO = "Say that this can still be undone, if the user wants that: {undo}."
 _CONFIRM = "This needs a moment: somebody has to confirm it first."
 _LATER = "This takes a while: a result is still to come. I will go on when it is there."
 _MOST_REPORTED = 20
 TAKE = "take"  # the command that a person leaves who takes over a run that executes
-_MOST_WHY, _MOST_INSTRUCTIONS = 600, 2_000  # bytes, in a closing call that must be short
-_LEAST_PIECE = 40  # bytes; less of a message says nothing
 
 
 @dataclass(frozen=True)
@@ -127,7 +118,7 @@ async def close(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
         await desk.tools.assume_open(run)
     text = stop.text or ""
     if not text and "limit" in MARKS[stop.reason] and run.reserved:
-        text = await _closing_answer(run, desk, stop)
+        text = await closing_answer(run, desk.models, stop, _undoable(run))
     if text:
         key = f"turn/{run.turn}/closing_checked/{run.past.reopened}"
         verdict = await checked(run, "output", text, key)
@@ -166,7 +157,8 @@ async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
             verdict = await checked(run, "output", str(wait.detail), f"{wait.key}/asked")
             if verdict.verdict.action != "allow":
                 return await close(run, desk, Stop("guardrail", verdict.verdict.text))
-            asked = dataclasses.replace(wait, detail=verdict.text)
+            offered = await _offered(run, wait)
+            asked = dataclasses.replace(wait, detail=verdict.text, choices=offered)
             suspend = Suspend([asked if w is wait else w for w in suspend.waits])
     of_persons = [w for w in suspend.waits if w.kind not in ("user", "later")]
     approvals = tuple(approval_of(run, w) for w in of_persons)
@@ -174,7 +166,10 @@ async def suspend(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
     report = Report(done=_done(run), missing=tuple(w.reason or "an answer" for w in suspend.waits))
     text = question or _told_meanwhile(run, approvals)
     result = replace(
-        result_of(run, "waiting", "waiting", text, report), waiting=approvals, question=question
+        result_of(run, "waiting", "waiting", text, report),
+        waiting=approvals,
+        question=question,
+        choices=next((w.choices for w in suspend.waits if w.kind == "user"), ()),
     )
     kind: Literal["person", "later"] = "person" if approvals else "later"
     events = [
@@ -217,6 +212,16 @@ async def resolved(run: Run, stop: Stop) -> RunResult[Any]:
 
 
 # --- parts ---------------------------------------------------------------------------------
+
+
+async def _offered(run: Run, wait: Wait) -> tuple[str, ...]:
+    """The answers a question offers, where the guardrails leave them as they are."""
+    if not wait.choices:
+        return ()
+    said = "\n".join(wait.choices)
+    verdict = await checked(run, "output", said, f"{wait.key}/choices/asked")
+    same = verdict.verdict.action == "allow" and verdict.text == said
+    return wait.choices if same else ()
 
 
 def _told_meanwhile(run: Run, approvals: Sequence[Approval]) -> str:
@@ -263,72 +268,6 @@ def _say(tx: Tx, run: Run, text: str) -> None:
     )
     message = Message.assistant(text)
     said.add(tx, place, said.Sent(who="agent"), message, run.position.seal, run.clock.now())
-
-
-async def _closing_answer(run: Run, desk: Desk, stop: Stop) -> str:
-    """One last call without tools, from the reserve kept for it; "" when even that is not to be."""
-    undo = ", ".join(_undoable(run))
-    also = f" {_UNDO.format(undo=undo)}" if undo else ""
-    directive = runtime_note(_DIRECTIVE.format(why=cut(stop.why, _MOST_WHY)) + cut(also, _MOST_WHY))
-    instructions = "\n\n".join(t for t in run.agent.texts if isinstance(t, str))
-    short = cut(instructions, _MOST_INSTRUCTIONS)
-    room = CLOSING_INPUT - fixed_bound(short, (), None) - message_bound(directive)
-    attempts = (
-        (f"turn/{run.turn}/closing/{run.past.reopened}", instructions, run.messages),
-        (f"turn/{run.turn}/closing_short/{run.past.reopened}", short, trimmed(run.messages, room)),
-    )
-    for key, texts, messages in attempts:
-        asked = Asked(
-            key=key,
-            instructions=texts,
-            messages=[*messages, directive],
-            phase="finish",
-            most_tokens=CLOSING_OUTPUT,
-            closing=True,
-        )
-        try:
-            reply = await desk.models.ask(run, asked)
-        except (Stop, ModelError):
-            continue
-        except RecordEnds:
-            continue
-        if reply.text:
-            return reply.text
-    return ""
-
-
-def trimmed(messages: Sequence[Message], most_tokens: int) -> list[Message]:
-    """The last words and results as one message of at most so many tokens, the newest kept.
-
-    Each begins with who said it, on a line of its own; what was said follows, every line of it
-    behind "> ", so that nothing a user or a tool wrote can pass for the words of another.
-    """
-    room = most_tokens - message_bound(Message.user(""))
-    pieces: list[str] = []
-    for message in reversed(messages):
-        who = "runtime" if message.by_runtime else message.role
-        for part in reversed(message.parts):
-            text = _words(part)
-            if text and room >= _LEAST_PIECE:
-                piece = cut(f"{who}:\n{_quoted(text)}", max(_LEAST_PIECE, room // 2))
-                pieces.append(piece.rstrip("\n"))  # cut at the end of a line
-                room -= len(piece.encode()) + 1
-    return [Message.user("\n".join(reversed(pieces)))]
-
-
-def cut(text: str, most_bytes: int) -> str:
-    """The beginning of a text, within so many bytes, no character broken."""
-    return text.encode("utf-8", "replace")[: max(0, most_bytes)].decode("utf-8", "ignore")
-
-
-def _words(part: Part) -> str:
-    if isinstance(part, Text):
-        return part.text
-    return part.content if isinstance(part, ToolResult) else ""
-
-
-def _quoted(text: str) -> str:
-    return "\n".join(f"> {line}" for line in text.splitlines())
 
 
 def result_of(

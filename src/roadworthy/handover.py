@@ -221,6 +221,8 @@ async def suspended(run: Run, desk: Desk, suspend: Suspend) -> RunResult[Any]:
     held = run.past.handovers.open
     if (not asked and held is None) or run.differences is not None:
         return await ending.suspend(run, desk, suspend)
+    if run.cancelled:
+        return await close(run, desk, Stop("cancelled", "The run was cancelled."))
     others = [each for each in suspend.waits if each.kind not in ("handover", "user")]
     if held is None:
         return await _to_person(run, desk, asked[0], others)

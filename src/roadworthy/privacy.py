@@ -32,7 +32,7 @@ _WORDS: Mapping[type, tuple[str, ...]] = {
     Reply: ("message",),
     Approval: ("arguments", "reason"),
     Report: ("missing", "why"),
-    RunResult: ("text", "output", "question", "report", "waiting"),
+    RunResult: ("text", "output", "question", "choices", "report", "waiting"),
     Delivered: ("text",),
     RunEnded: ("result",),
     RunWaiting: ("result",),

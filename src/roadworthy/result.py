@@ -121,7 +121,8 @@ class RunResult(Struct, Generic[Output], frozen=True, kw_only=True, omit_default
 
     status: how it ended, or `waiting` / `escalated` (not over). reason: why, as a code.
     text: what the user may see. output: the typed answer of a completed run with `output=`.
-    waiting: approvals that hold the run up. question: what the agent asks the user.
+    waiting: approvals that hold the run up. question: what the agent asks the user. choices: the
+    answers it offers, if it does; any other words are an answer too.
     """
 
     run_id: str
@@ -133,6 +134,7 @@ class RunResult(Struct, Generic[Output], frozen=True, kw_only=True, omit_default
     usage: Usage = field(default_factory=Usage)
     waiting: tuple[Approval, ...] = ()
     question: str | None = None
+    choices: tuple[str, ...] = ()
     conversation: str | None = None
 
     @property

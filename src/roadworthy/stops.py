@@ -51,6 +51,7 @@ class Wait:
     arguments_hash: str = ""
     reason: str = ""
     expires: int | None = None
+    choices: tuple[str, ...] = ()  # of a question
 
 
 def handover_wait(run_id: str, key: str, judged: tuple[str, str], by: str = "") -> Wait:

@@ -78,7 +78,7 @@ class Load:
                 await self.caller.start("the red one", f"answer-{number}", chat)
             for approval in result.waiting:
                 if approval.kind == "unknown_outcome":  # a person takes longer than any stop
-                    await until(self._calm, 120, "no worker is stopped")
+                    await until(self._calm, 400, "no worker is stopped")
                 with suppress(Refused):  # decided in the moment before a kill
                     await self.caller.decide(approval.id, decision(self.world, approval), THERE)
 

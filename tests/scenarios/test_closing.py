@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from roadworthy import Agent, Limits, Price, Runtime, ToolCall, tool
 from roadworthy.calls import CLOSING_INPUT
-from roadworthy.ending import cut, trimmed
+from roadworthy.closing import cut, trimmed
 from roadworthy.events import ModelIntended
 from roadworthy.messages import Message, ModelRequest, TokenUsage, ToolResult
 from roadworthy.models.tokens import message_bound

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from roadworthy import Agent, Runtime, ToolCall, tool
-from roadworthy.errors import NotYours, RunError
+from roadworthy import Agent, Limits, Runtime, ToolCall, User, tool
+from roadworthy.errors import ConfigurationError, NotYours, RunError, UnknownEscalation
 from roadworthy.escalation import EscalationRules, Inbox
 from roadworthy.events import Delivered, EscalationRaised, HandedBack, RunEvent
 from roadworthy.testing import ScriptedModel
@@ -245,3 +245,119 @@ async def test_a_person_opens_a_conversation_that_rests(tmp_path: Path) -> None:
             ("user", "Yes?"),
             ("agent", "Hello."),
         ]
+
+
+@pytest.mark.requirement("HIT-1")
+async def test_an_agent_that_turns_in_circles_goes_to_a_person_who_helps_it_on(
+    tmp_path: Path,
+) -> None:
+    again = ToolCall("look_up", {"order": "A-17"})
+    model = ScriptedModel([again, again, again, "Found it with Lea's help."])
+    desk = Agent("desk", model=model, tools=[look_up])
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        said = await rt.run(desk, "Where is A-17?", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        assert (said.status, item.trigger) == ("escalated", "repeated")
+        await rt.inbox.hand_back(item.id, "lea", instruction="It is in Hamburg.")
+        result = await rt.result(said.run_id)
+        assert (result.status, result.text) == ("completed", "Found it with Lea's help.")
+        assert (await rt.replay(said.run_id)).differences == ()
+
+
+@pytest.mark.requirement("HIT-1")
+async def test_a_limit_that_a_person_raises_lets_the_run_go_on(tmp_path: Path) -> None:
+    calls: list[Item] = [ToolCall("look_up", {"order": f"A-{n}"}) for n in range(4)]
+    model = ScriptedModel([*calls, "All four are there."])
+    rules = EscalationRules(limits=True)
+    desk = Agent("desk", model=model, tools=[look_up], limits=Limits(turns=2), escalation=rules)
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        said = await rt.run(desk, "Look up four", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        assert (said.status, item.trigger) == ("escalated", "limit")
+        await rt.inbox.hand_back(item.id, "lea", limits=Limits(turns=10))
+        result = await rt.result(said.run_id)
+        assert (result.status, result.text) == ("completed", "All four are there.")
+        assert (await rt.replay(said.run_id)).differences == ()
+
+
+async def test_a_limit_that_nobody_raises_ends_the_run_with_what_there_is(tmp_path: Path) -> None:
+    calls: list[Item] = [ToolCall("look_up", {"order": f"A-{n}"}) for n in range(4)]
+    desk = Agent(
+        "desk",
+        model=ScriptedModel([*calls[:2], "I found two of four."]),
+        tools=[look_up],
+        limits=Limits(turns=2),
+        escalation=EscalationRules(limits=True),
+    )
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        said = await rt.run(desk, "Look up four", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        await rt.inbox.hand_back(item.id, "lea")
+        result = await rt.result(said.run_id)
+        assert (result.status, result.reason) == ("partial", "turn_limit")
+
+
+async def test_a_cancelled_run_leaves_the_queue_without_a_word(tmp_path: Path) -> None:
+    desk = Agent("desk", model=ScriptedModel(["Hello."]))
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        said = await rt.run(desk, "I need a human", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        await rt.inbox.take(item.id, "lea")
+        await rt.cancel(said.run_id)
+        result = await rt.result(said.run_id)
+        while result.status == "escalated":
+            result = await rt.result(said.run_id)
+        assert (result.status, result.reason) == ("stopped", "cancelled")
+        assert delivered(await journal(rt, said.run_id)) == []
+        assert await rt.inbox.list() == []
+        after = await rt.run(desk, "Hi", user="ana", conversation="c")  # its agent owns it again
+        assert after.status == "completed"
+
+
+async def test_without_an_inbox_nothing_waits_for_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Agent("desk", model=ScriptedModel([ToolCall("escalate", {"reason": "legal"})]))
+    async with Runtime(url(tmp_path)) as rt:
+        result = await rt.run(desk, "I need a human", conversation="c")
+        assert (result.status, result.reason) == ("partial", "escalated")
+        assert "inbox=Inbox()" in caplog.text
+        with pytest.raises(ConfigurationError, match="has no inbox"):
+            await rt.inbox.list()
+
+
+async def test_one_tenant_never_sees_what_is_anothers(tmp_path: Path) -> None:
+    desk = Agent("desk", model=ScriptedModel(["Hello."]))
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        await rt.run(desk, "I need a human", user=User("ana", "acme"), conversation="c")
+        (item,) = await rt.inbox.list()
+        other = rt.inbox.of("globex")
+        assert await other.list() == []
+        for attempt in (
+            other.packet(item.id),
+            other.take(item.id, "eve"),
+            other.say(item.id, "Hi", "eve"),
+            other.hand_back(item.id, "eve"),
+            other.note(item.id, "Hm", "eve"),
+        ):
+            with pytest.raises(UnknownEscalation):
+                await attempt
+        with pytest.raises(RunError):
+            await other.take_conversation("c", "eve", tenant="acme")
+
+
+async def test_a_question_with_choices_is_answered_by_label_or_number(tmp_path: Path) -> None:
+    asks = ToolCall("ask_user", {"question": "Which one?", "choices": ["The red one", "The blue"]})
+    model = ScriptedModel([asks, "Noted."])
+    desk = Agent("desk", model=model)
+    async with Runtime(url(tmp_path)) as rt:
+        asked = await rt.run(desk, "Send it", user="ana", conversation="c")
+        assert (asked.question, asked.choices) == ("Which one?", ("The red one", "The blue"))
+        await rt.run(desk, "2", user="ana", conversation="c")
+        assert model.requests[1].results == ("The blue",)
+        await rt.run(desk, "Send it", user="ana", conversation="d")
+        await rt.run(desk, "the RED one.", user="ana", conversation="d")
+        assert model.requests[3].results == ("The red one",)
+        await rt.run(desk, "Send it", user="ana", conversation="e")
+        await rt.run(desk, "neither", user="ana", conversation="e")
+        assert model.requests[5].results == ("neither",)

@@ -168,6 +168,7 @@ class Result(BaseModel):
     usage: dict[str, Any]
     waiting: list[dict[str, Any]]
     question: str | None
+    choices: list[str] = []
     conversation: str | None
 
     @classmethod

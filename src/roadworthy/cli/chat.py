@@ -98,6 +98,8 @@ class _Talk:
             self.err.print(str(error), style="red")
             return
         result = follow(self.rt, self.last, self.screen)
+        for number, choice in enumerate(result.choices, 1):
+            self.err.print(f"  {number}  {clean(choice)}")
         while result.waiting:
             for approval in result.waiting:
                 self._decide(approval)

@@ -9,7 +9,8 @@ from roadworthy.tool_calls.hands import Hands
 from roadworthy.tool_calls.later import wait_row
 from roadworthy.tool_calls.own import own_tools
 from roadworthy.tool_calls.plan import ASK_USER, ESCALATE, may_ask
-from roadworthy.tool_calls.turn import OVERTAKEN, Carried, ToolCalls, watch
+from roadworthy.tool_calls.turn import OVERTAKEN, Carried, ToolCalls
+from roadworthy.tool_calls.watching import watch
 
 __all__ = [
     "ASK_USER",

@@ -21,6 +21,7 @@ from roadworthy.tool_calls.private import check
 from roadworthy.tool_calls.ruled import broken_by, forbidden
 from roadworthy.tools.registry import Accepted, Registry
 
+_MOST_CHOICES, _MOST_CHOICE = 8, 120
 ASK_USER = ToolSpec(
     name="ask_user",
     description=(
@@ -29,7 +30,14 @@ ASK_USER = ToolSpec(
     ),
     parameters={
         "type": "object",
-        "properties": {"question": {"type": "string", "description": "The question, in full."}},
+        "properties": {
+            "question": {"type": "string", "description": "The question, in full."},
+            "choices": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "The possible answers, if there are only a few.",
+            },
+        },
         "required": ["question"],
         "additionalProperties": False,
     },
@@ -135,6 +143,23 @@ async def plan(
 def by_person(key: str) -> bool:
     """Whether a call is that of a person who owns the run."""
     return key.startswith("escalation/")
+
+
+def choices_of(call: ToolCall) -> tuple[str, ...]:
+    """The answers that a question offers: at most eight short ones, each once."""
+    given = call.arguments.get("choices")
+    listed = given if isinstance(given, list) else []
+    plain = (" ".join(each.split()) for each in listed if isinstance(each, str))
+    found = tuple(dict.fromkeys(each for each in plain if 0 < len(each) <= _MOST_CHOICE))
+    return found if 1 < len(found) <= _MOST_CHOICES else ()
+
+
+def chosen_of(choices: Sequence[str], said: str) -> str:
+    """The choice that the user's words name, by its text or its number; else the words."""
+    plain = " ".join(said.split()).rstrip(".").casefold()
+    if plain.isdecimal() and 1 <= int(plain) <= len(choices):
+        return choices[int(plain) - 1]
+    return next((each for each in choices if each.rstrip(".").casefold() == plain), said)
 
 
 def may_ask(run: Run) -> bool:

@@ -15,12 +15,10 @@ from roadworthy.agent import Agent
 from roadworthy.events import (
     ApprovalDecided,
     InputReceived,
-    LoopNoticed,
     ToolOutcome,
     ToolRefused,
     ToolSucceeded,
 )
-from roadworthy.guardrails.loops import LoopGuard
 from roadworthy.messages import File, Message, ToolCall, ToolResult
 from roadworthy.run import Done, Run
 from roadworthy.stops import Stop, Suspend, Wait
@@ -33,11 +31,19 @@ from roadworthy.tool_calls.ladder import perform, visit
 from roadworthy.tool_calls.more import shortened
 from roadworthy.tool_calls.orphan import orphan, settled
 from roadworthy.tool_calls.own import own_tools, serve
-from roadworthy.tool_calls.plan import ASK_USER, Planned, by_person, may_ask, plan
+from roadworthy.tool_calls.plan import (
+    ASK_USER,
+    Planned,
+    by_person,
+    choices_of,
+    chosen_of,
+    may_ask,
+    plan,
+)
 from roadworthy.tool_calls.private import check
 from roadworthy.tool_calls.ruled import out_of_bounds
 from roadworthy.tools.registry import Accepted, Registry
-from roadworthy.transcript import loop_note
+from roadworthy.transcript import with_text
 
 OVERTAKEN = (
     "Not carried out: a person took over before this. Read what was said since, and decide anew."
@@ -185,8 +191,15 @@ class _Turn:
         """The user's answer to a question of the agent, as the call's result."""
         run, key = self.run, f"{self.place}/ask/{index}"
         text = str(call.arguments.get("question", "")) or "Could you tell me more?"
-        wait = Wait(id=wait_id(run.id, key), key=key, kind="user", asks="user", detail=text)
-
+        choices = choices_of(call)
+        wait = Wait(
+            id=wait_id(run.id, key),
+            key=key,
+            kind="user",
+            asks="user",
+            detail=text,
+            choices=choices,
+        )
         if run.overtaken(run.turn) and key not in run.past.outcomes:
             return ToolResult(tool=call.tool, call_id=call.id, content=OVERTAKEN, status="skipped")
 
@@ -194,7 +207,9 @@ class _Turn:
             answer = run.past.answers.get(key)
             if answer is None:
                 raise Suspend([wait])
-            return Done(InputReceived(key=key, input=answer["input"]))
+            said: Message = answer["input"]
+            chosen = chosen_of(choices, said.text)
+            return Done(InputReceived(key=key, input=with_text(said, chosen)))
 
         received = await run.step(key, effect)
         run.effects_done.clear()
@@ -437,48 +452,3 @@ def _repeat(planned: Planned, before: ToolSucceeded) -> ToolSucceeded:
         effect=planned.effect,
         source="repeat",
     )
-
-
-async def watch(run: Run, guard: LoopGuard, carried: Carried) -> None:
-    """Feed the loop guard; tell the model at the second repeat.
-
-    Raises: Stop: at the last repeat, or when the model asks on after it was told to answer.
-    """
-    insists = any(isinstance(o, ToolRefused) and o.code == "limit" for o in carried.outcomes)
-    if insists and run.last_call and not run.passed:
-        most = run.limits.tool_calls
-        raise Stop("tool_call_limit", f"The limit of {most} tool calls is reached.")
-    belt = run.agent.toolbelt
-    guard.next_reply()
-    if carried.asked:
-        guard.changed()
-    worst = None
-    for outcome in carried.outcomes:
-        tool = belt.get(outcome.tool)
-        succeeded = isinstance(outcome, ToolSucceeded) and outcome.source != "repeat"
-        if succeeded and tool is not None and tool.effect != "read":
-            guard.changed()
-        if tool is not None and tool.polling:
-            continue
-        result_hash = getattr(outcome, "result_hash", "") or outcome.result.content
-        call = outcome.arguments_hash or str(sorted(outcome.arguments))
-        notice = guard.observe(outcome.tool, outcome.arguments, call, result_hash)
-        if notice is not None and (worst is None or notice.repeat > worst.repeat):
-            worst = notice
-    if worst is None:
-        return
-    stopped = worst.repeat >= run.limits.repeats
-    noticed = LoopNoticed(
-        key=f"turn/{run.turn}/loop",
-        kind=worst.kind,
-        tool=worst.tool,
-        repeat=worst.repeat,
-        stopped=stopped,
-    )
-
-    async def effect() -> Done[LoopNoticed]:
-        return Done(noticed)
-
-    run.note(loop_note(await run.step(noticed.key, effect)))
-    if stopped and not run.passed and not run.overtaken(run.turn):
-        raise Stop("loop", f"{worst.tool} came to the same state {worst.repeat} times.")
