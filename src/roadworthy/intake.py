@@ -31,7 +31,7 @@ from roadworthy.executor import Executor
 from roadworthy.limits import Limits
 from roadworthy.messages import File, Json, Message, Text, ToolCall, UserInput
 from roadworthy.privacy import Veil
-from roadworthy.reception import Accepted, Request, asking, enter, say
+from roadworthy.reception import Accepted, Request, asking, enter, joined
 from roadworthy.record import Loaded, options_to
 from roadworthy.result import Decision, is_resumable
 from roadworthy.run import Position, Unit
@@ -105,8 +105,7 @@ class Intake:
             if not runs.add_run(tx, new, declared, now):
                 return Accepted(runs.known_run(tx, new) or run_id)
             tx.emit(started)
-            if logs:
-                say(tx, request, run_id, seal, now)
+            joined(tx, request, run_id, seal, now, logs=logs)
             return self._begun(tx, position, now) if claims else Accepted(run_id)
 
         self._executor.arriving.add(run_id)

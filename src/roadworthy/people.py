@@ -38,6 +38,7 @@ from roadworthy.reception import Request
 from roadworthy.result import Decision
 from roadworthy.run import RunOptions, Unit
 from roadworthy.store import runs, waits
+from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.runs import RunRow
 from roadworthy.takeover import Act, as_told, errand, errand_by, give_back, take
@@ -178,38 +179,23 @@ class People:
                 or runs.next_in_conversation(tx, tenant, conversation)
             )
         )
-        if active is None:
-            active = await self._open_run(conversation, tenant)
-        run_id = active
         seal, now = await self._intake.seal(tenant), self._house.clock.now()
-
-        def put(tx: Tx) -> Escalation:
-            row = runs.hold(tx, run_id)
-            known = rows.of_run(tx, run_id)
-            if known is not None:
-                return known
-            rules = self._executor.agent(row.pattern).escalation
-            new = rows.NewEscalation(
-                run_id=run_id,
-                tenant=tenant,
-                user=row.user,
-                conversation=conversation,
-                agent=row.pattern,
-                kind="handover",
-                trigger="takeover",
-                reason="A person took the conversation over.",
-                queue=rules.queue,
-                skill="",
-                priority=rules.priority_of("takeover"),
-                due_at=None,
-            )
-            return rows.put(tx, new, seal, now, by)
-
-        item: Any = await self._house.journal.commit(Unit(apply=put))
+        if active is None:
+            active = await self._open_run(conversation, tenant, by)
+        run_id = active
+        item: Any = await self._house.journal.commit(
+            Unit(apply=lambda tx: self._put(tx, runs.hold(tx, run_id), by, (seal, now)))
+        )
         return await self.take(item.id, by)
 
-    async def _open_run(self, conversation: str, tenant: str) -> str:
-        """A run that a person begins, because none is under way."""
+    def _put(self, tx: Tx, row: RunRow, by: str, ours: tuple[Seal, int]) -> Escalation:
+        """A run that nobody escalated, in the queue."""
+        known = rows.of_run(tx, row.id)
+        rules, (seal, now) = self._executor.agent(row.pattern).escalation, ours
+        return known or rows.put(tx, takeover.unasked(row, rules), seal, now, by)
+
+    async def _open_run(self, conversation: str, tenant: str, by: str) -> str:
+        """A run that a person begins, because none is under way: theirs from its first commit."""
 
         def last(tx: Tx) -> tuple[str | None, RunRow | None]:
             owner = runs.conversation_user(tx, tenant, conversation)
@@ -218,6 +204,12 @@ class People:
         owner, row = await self._house.read(last)
         if owner is None or row is None:
             raise RunError(f"There is no conversation {conversation!r} here.")
+        ours = await self._intake.seal(tenant), self._house.clock.now()
+
+        def theirs(tx: Tx, run_id: str) -> None:
+            begun = runs.get(tx, run_id)
+            takeover.reserve(tx, self._put(tx, begun, by, ours), begun, ours)
+
         request = Request(
             pattern=self._executor.agent(row.pattern),
             input=runtime_note(_OPENED),
@@ -225,6 +217,7 @@ class People:
             conversation=conversation,
             key=None,
             options=RunOptions(),
+            also=theirs,
         )
         return (await self._intake.accept(request, mine=False)).run_id
 

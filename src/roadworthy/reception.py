@@ -28,7 +28,8 @@ from roadworthy.store.waits import WaitRow
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request as accepted. check: raises in the commit that would accept it."""
+    """One request as accepted. check: raises in the commit that would accept it. also: what else
+    that commit does with the new run's id."""
 
     pattern: Agent[Any, Any]
     input: Message
@@ -37,6 +38,7 @@ class Request:
     key: str | None
     options: RunOptions
     check: Callable[[Tx], None] | None = None
+    also: Callable[[Tx, str], None] | None = None
 
     @property
     def body_hash(self) -> str:
@@ -146,6 +148,14 @@ def asking(
             'send with when_busy="queue".'
         )
     return None
+
+
+def joined(tx: Tx, request: Request, run_id: str, seal: Seal, now: int, *, logs: bool) -> None:
+    """What else belongs to the commit that accepts a new run."""
+    if logs:
+        say(tx, request, run_id, seal, now)
+    if request.also is not None:
+        request.also(tx, run_id)
 
 
 def say(tx: Tx, request: Request, run_id: str, seal: Seal, now: int, *, handover: str = "") -> None:

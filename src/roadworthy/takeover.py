@@ -28,6 +28,7 @@ from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.runs import RunRow
 from roadworthy.store.waits import WaitRow
+from roadworthy.triggers import EscalationRules
 
 
 @dataclass
@@ -110,6 +111,33 @@ def take(act: Act, by: str) -> Escalation:
     runs.wake(tx, row.id, act.now)  # so that its status says so; it suspends at once
     act.log("taken")
     return act.save(status="taken", assignee=by, locked_until=lock, snoozed_until=None)
+
+
+def unasked(row: RunRow, rules: EscalationRules) -> rows.NewEscalation:
+    """The item of a run that a person takes over of their own accord."""
+    return rows.NewEscalation(
+        run_id=row.id,
+        tenant=row.tenant,
+        user=row.user,
+        conversation=row.conversation,
+        agent=row.pattern,
+        kind="handover",
+        trigger="takeover",
+        reason="A person took the conversation over.",
+        queue=rules.queue,
+        skill="",
+        priority=rules.priority_of("takeover"),
+        due_at=None,
+    )
+
+
+def reserve(tx: Tx, item: Escalation, row: RunRow, ours: tuple[Seal, int]) -> None:
+    """A new run is with persons before anything of it can execute."""
+    seal, now = ours
+    key = handover_key(1)
+    waits.add(tx, _row(row.id, key, (item.trigger, item.reason), ""), seal, now)
+    waits.add_command(tx, row.id, TAKE, "", now)
+    rows.save(tx, dataclasses.replace(item, handover=key), seal, now)
 
 
 def give_back(act: Act, answer: Mapping[str, Any], key: str | None) -> Escalation:

@@ -103,7 +103,8 @@ _PERSON = (
     r"parler (?:à|a|avec) (?:une? |la )?(?:personne|humain|conseiller|responsable)",
 )
 _NOT_ASKED = re.compile(
-    r"(?:\bnot|n[’']t|\bnever|\bwithout|\brather than|\binstead of)(?: \w+){0,4} ?$", re.IGNORECASE
+    r"(?:\bnot|n[\u2019']t|\bnever|\bwithout|\brather than|\binstead of)(?: \w+){0,4} ?$",
+    re.IGNORECASE,
 )
 _ASKS_PERSON = re.compile(rf"\b(?:{'|'.join(_PERSON)})", re.IGNORECASE)
 
