@@ -170,11 +170,11 @@ class Terminal:
 
 
 class Server:
-    """`roadworthy serve` on a free port."""
+    """`roadworthy serve`, on a free port unless one is named."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, port: str = "0") -> None:
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            [*ROADWORTHY, "serve", "desk.py", "--port", "0"],
+            [*ROADWORTHY, "serve", "desk.py", "--port", port],
             cwd=place.folder,
             env=environment(),
             stderr=subprocess.PIPE,

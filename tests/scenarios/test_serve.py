@@ -47,7 +47,12 @@ def browser_page(server: Server) -> Iterator[Page]:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=list(FLAGS), chromium_sandbox=False
         )
-        yield browser.new_page(base_url=server.url)
+        page = browser.new_page(base_url=server.url)
+        page.goto("/")
+        page.get_by_label("Your name").fill("lea")
+        page.get_by_role("button", name="Go on").click()
+        page.wait_for_url("**/inbox")
+        yield page
         browser.close()
 
 
@@ -123,12 +128,14 @@ def test_the_page_shows_text_as_text_and_asks_nobody_else(
     browser_page.on("dialog", lambda dialog: said.append(dialog.message))
     run_id = client.post("/v1/runs", **asks("desk", user="<b>ana</b>")).json()["run_id"]
     browser_page.goto(f"/runs/{run_id}")
-    browser_page.locator(".side .text", has_text="Two lamps. <img src=x").wait_for()
+    browser_page.locator(".beside .text", has_text="Two lamps. <img src=x").wait_for()
     browser_page.locator("summary", has_text="find_order").last.click()
     browser_page.locator("details[open] dd", has_text="<script>alert(1)").wait_for()
     assert browser_page.locator("h1").inner_text() == "Where is <i>A-17</i>?"
-    assert browser_page.locator("main img, main script, main i i, main b b, h1 i").count() == 0
-    browser_page.goto("/")
+    assert (
+        browser_page.locator("main img, main script, main i i, main b b, h1 i, h1 b").count() == 0
+    )
+    browser_page.goto("/runs")
     browser_page.get_by_text("<b>ana</b>").wait_for()
     assert said == []
     assert [url for url in asked if not url.startswith((str(client.base_url), "data:"))] == []
@@ -140,9 +147,8 @@ def test_the_page_follows_a_run_and_takes_a_decision(
 ) -> None:
     run_id = client.post("/v1/runs", **asks("payer")).json()["run_id"]
     browser_page.goto(f"/runs/{run_id}")
-    browser_page.get_by_label("Your name").fill("lea")
     browser_page.get_by_role("button", name="Approve").click()
-    browser_page.locator(".side .text", has_text="It is on its way.").wait_for()
+    browser_page.locator(".beside .text", has_text="It is on its way.").wait_for()
     browser_page.get_by_text("approve by lea").wait_for()
     assert (place.folder / "bank.txt").read_text() == "A-17 40\n"
 

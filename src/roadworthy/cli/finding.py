@@ -27,10 +27,12 @@ log = logging.getLogger("roadworthy.cli")
 
 @dataclass(frozen=True)
 class Found:
-    """What a file offers: its runtime, or a default one, and its agents by name."""
+    """What a file offers: its runtime, or a default one, its agents by name, and what it calls
+    `sign_in`: who may look at the console."""
 
     rt: Runtime
     agents: Mapping[str, Agent[Any, Any]]
+    sign_in: object = None
 
     def agent(self, name: str | None) -> Agent[Any, Any]:
         """The named agent, or the only one. Raises: ConfigurationError."""
@@ -61,7 +63,8 @@ def find(target: str) -> Found:
             f"{target} has no agent at its top level. Declare one: "
             'desk = Agent("desk", model=..., tools=[...]).'
         )
-    return Found(rt if rt is not None else Runtime(patterns=tuple(own.values())), agents)
+    opened = rt if rt is not None else Runtime(patterns=tuple(own.values()))
+    return Found(opened, agents, vars(module).get("sign_in"))
 
 
 def _runtime(module: ModuleType, target: str) -> Runtime | None:

@@ -1,4 +1,4 @@
-"""`roadworthy serve FILE`: the API and its page over a file's agents, until Ctrl+C."""
+"""`roadworthy serve FILE`: the API and the console over a file's agents, until Ctrl+C."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from roadworthy.api.door import LOOPBACK
 from roadworthy.cli.binding import address, bound, is_loopback
 from roadworthy.cli.finding import find
 from roadworthy.cli.screen import console
+from roadworthy.console import SignIn
+from roadworthy.errors import ConfigurationError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 _GRACE_SECONDS = 3
@@ -27,17 +29,31 @@ def serve(
         typer.Option("--work/--no-work", help="Also execute runs; else workers do (Postgres)."),
     ] = True,
 ) -> None:
-    """Serve a file's agents over HTTP, with a page to watch them. Ctrl+C ends it."""
+    """Serve a file's agents over HTTP, with a console and a chat page each. Ctrl+C ends it."""
     found = find(target)
     found.rt.execute = work
     local = is_loopback(host)
-    served = create_app(found.rt, tuple(found.agents.values()), hosts=LOOPBACK if local else None)
+    sign_in = found.sign_in
+    if sign_in is not None and not isinstance(sign_in, SignIn):
+        raise ConfigurationError(
+            f"{target}: sign_in is {type(sign_in).__name__}; it needs "
+            "`async def operator(request)`, as roadworthy.console.Tokens({...}) has."
+        )
+    served = create_app(
+        found.rt,
+        tuple(found.agents.values()),
+        hosts=LOOPBACK if local else None,
+        sign_in=sign_in,
+    )
     sock = bound(host, port)
     err = console(error=True)
     if not local:
         err.print(
-            f"Warning: {host} can be reached by others, and there is no sign-in. Whoever reaches "
-            "it can run and approve anything. Put your own sign-in in front.",
+            f"Warning: {host} can be reached by others, and /v1 has no sign-in: whoever reaches it "
+            "can run and approve anything. Put your own in front. The console asks "
+            + (
+                "as sign_in says." if sign_in is not None else "nobody in: the file has no sign_in."
+            ),
             style="yellow",
         )
     url = f"{address(host, sock)}/"

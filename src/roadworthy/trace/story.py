@@ -59,10 +59,10 @@ def story(events: Iterable[e.RunEvent]) -> list[Step]:
 
 
 def limits_of(events: Iterable[e.RunEvent]) -> Limits:
-    """What bounds the run now: as it started, or as it was last reopened or declared with."""
+    """What bounds the run now: as started, or as last reopened, handed back or declared with."""
     found = Limits()
     for event in events:
-        if isinstance(event, e.RunStarted | e.RunReopened | e.DeclarationChanged):
+        if isinstance(event, e.RunStarted | e.RunReopened | e.HandedBack | e.DeclarationChanged):
             found = found if event.limits is None else Limits(**event.limits)
     return found
 

@@ -413,21 +413,9 @@ async def test_it_is_mounted_in_an_app_of_ones_own(tmp_path: Path) -> None:
             wrong = await asks.post("/agents/v1/runs", json={})
             assert set(wrong.json()) == {"error", "message", "mend"}
             assert (await asks.get("/agents/nothing")).json()["error"] == "not_found"
-            assert (await asks.get(f"/agents/runs/{done['run_id']}")).status_code == 200
+            here = {"host": "localhost", "cookie": "roadworthy_operator=lea"}
+            page = await asks.get(f"/agents/runs/{done['run_id']}", headers=here)
+            assert page.status_code == 200
+            assert 'src="/agents/console/static/' in page.text
         with pytest.raises(ConfigurationError, match="not open"):
             await rt.runs()
-
-
-# --- the page ---------------------------------------------------------------------------------
-
-
-async def test_the_page_is_small_and_strict(client: httpx.AsyncClient) -> None:
-    page = await client.get("/")
-    assert (await client.get("/runs/anything")).text == page.text
-    assert len(page.content) < 20_000
-    policy = page.headers["content-security-policy"]
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-    assert "innerHTML" not in page.text
-    assert page.headers["x-content-type-options"] == "nosniff"
-    assert page.text.count("http") == page.text.count("http://www.w3.org/2000/svg")
