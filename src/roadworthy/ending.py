@@ -61,6 +61,7 @@ _SORRY: Mapping[str, str] = {
     "poison": "Something went wrong here, so I could not finish this.",
 }
 _CONFIRM = "This needs a moment: somebody has to confirm it first."
+_YOU_CONFIRM = "Please confirm this first."
 _LATER = "This takes a while: a result is still to come. I will go on when it is there."
 _MOST_REPORTED = 20
 TAKE = "take"  # the command that a person leaves who takes over a run that executes
@@ -230,7 +231,8 @@ def _told_meanwhile(run: Run, approvals: Sequence[Approval]) -> str:
         return _LATER
     if run.logs and all(approval.asks == "operator" for approval in approvals):
         return run.agent.escalation.notice
-    return _CONFIRM
+    yours = all(approval.asks == "user" for approval in approvals)
+    return _YOU_CONFIRM if yours else _CONFIRM
 
 
 def _put_in_queue(tx: Tx, run: Run, inbox: Inbox, asked: Sequence[Wait]) -> None:

@@ -170,31 +170,17 @@ def lines_of(talk: Sequence[Said], history: Sequence[Message], at: int) -> tuple
 
 def attempts_of(events: Sequence[RunEvent], by: Mapping[str, str]) -> tuple[Attempt, ...]:
     """Every call that was asked for, with what came of it. by: key of a person's errand -> who."""
-    outcomes = {event.key for event in events if isinstance(event, ToolOutcome)}
-    found: list[Attempt] = []
+    found: dict[str, Attempt] = {}
     for event in events:
+        call = event.key.partition("/approval")[0].partition("/unknown")[0]
         if isinstance(event, ToolOutcome):
-            found.append(_attempt(event, by))
+            found[call] = _attempt(event, by)
         elif isinstance(event, ApprovalAsked) and event.kind != "version":
-            call = event.key.partition("/approval")[0].partition("/unknown")[0]
-            if call not in outcomes:
-                state: Outcome = "unknown" if event.kind == "unknown_outcome" else "waiting"
-                found.append(_waiting(event, state))
-        elif (
-            isinstance(event, ToolIntended)
-            and event.key not in outcomes
-            and not _asked(events, event.key)
-        ):
-            found.append(
-                Attempt(
-                    tool=event.tool,
-                    arguments=event.arguments,
-                    outcome="unknown",
-                    result="Begun; what came of it is not known.",
-                    at=event.at,
-                )
-            )
-    return tuple(found)
+            state: Outcome = "unknown" if event.kind == "unknown_outcome" else "waiting"
+            found[call] = _open(event, event.reason, state)
+        elif isinstance(event, ToolIntended):
+            found[call] = _open(event, "Begun; what came of it is not known.", "unknown")
+    return tuple(found.values())
 
 
 def decisions_of(events: Sequence[RunEvent]) -> tuple[str, ...]:
@@ -238,8 +224,9 @@ def summary_of(item: Escalation, lines: Sequence[Line], tried: Sequence[Attempt]
     worked = sum(1 for attempt in tried if attempt.outcome == "ok")
     done = f"{len(tried)} actions, {worked} of them worked" if tried else "no action so far"
     who = item.user if item.user != "anonymous" else "The user"
-    words = asked if len(asked) <= 160 else f"{asked[:157]}..."
-    return f"{who} wrote: “{words}”. The agent {item.agent}: {done}. {item.reason}"
+    words = asked.strip() if len(asked) <= 160 else f"{asked[:157]}..."
+    stop = "" if words.endswith((".", "!", "?")) else "."
+    return f"{who} wrote: “{words}”{stop} The agent {item.agent}: {done}. {item.reason}"
 
 
 def suggestion_of(events: Sequence[RunEvent], delivered: Sequence[Line]) -> str:
@@ -266,18 +253,14 @@ def _attempt(event: ToolOutcome, by: Mapping[str, str]) -> Attempt:
     )
 
 
-def _waiting(event: ApprovalAsked, state: Outcome) -> Attempt:
+def _open(event: ApprovalAsked | ToolIntended, said_so: str, state: Outcome) -> Attempt:
     return Attempt(
         tool=event.tool,
         arguments=event.arguments,
         outcome=state,
-        result=event.reason,
+        result=said_so,
         at=event.at,
     )
-
-
-def _asked(events: Sequence[RunEvent], key: str) -> bool:
-    return any(isinstance(e, ApprovalAsked) and e.key.startswith(f"{key}/") for e in events)
 
 
 def _turn(key: str) -> str:
