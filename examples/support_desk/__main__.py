@@ -53,7 +53,7 @@ async def _story(model: str | None, base_url: str | None, environment: Mapping[s
         [newest, *_] = await rt.runs(1)
     screen.title("Look closer", "the same agent, its runs and its people, from the shell.")
     screen.say(f"roadworthy runs show {newest.id} --url {URL}")
-    screen.say(f"roadworthy serve {_DESK}")
+    screen.say(f"roadworthy serve {_DESK}   # /chat/support as a customer, /inbox as Lea")
     screen.say(f"roadworthy chat {_DESK} --user ana")
     return True
 

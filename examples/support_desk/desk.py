@@ -27,6 +27,7 @@ from roadworthy import (
     ToolError,
     tool,
 )
+from roadworthy.escalation import EscalationRules, Inbox
 
 DATA = Path(os.environ.get("ROADWORTHY_DEMO_DATA", "demo-data"))
 DATA.mkdir(parents=True, exist_ok=True)
@@ -150,6 +151,8 @@ support = Agent(
     ],
     settings=ModelSettings(max_tokens=400),
     limits=Limits(turns=15, tool_calls=20, seconds=120, usd="0.25"),
+    # A customer who asks for a person gets one; one that turns in circles ends, as scene 5 shows.
+    escalation=EscalationRules(topics=["legal"], repeats=False),
 )
 
 
@@ -166,6 +169,7 @@ def open_runtime(model: str | None = None, base_url: str | None = None) -> Runti
         tiers={"front": [model or scripted]},
         providers={"openai-chat": ProviderOptions(base_url=base_url)} if base_url else {},
         budgets=[Budget("user", "day", usd=2)],
+        inbox=Inbox(),  # `roadworthy serve` shows it: /inbox for Lea, /chat/support for Ana
     )
 
 
