@@ -11,6 +11,7 @@ from typing import Literal
 
 from roadworthy.breakers import rows as breakers
 from roadworthy.clock import MICROS
+from roadworthy.escalation import notices
 from roadworthy.house import House
 from roadworthy.run import Unit
 from roadworthy.store import jobs
@@ -66,6 +67,18 @@ async def standing(house: House) -> list[breakers.Standing]:
     """The breakers that are open or half-open, by name."""
     found = breakers.standing(await house.read(breakers.every), house.clock.now())
     return [one for _, one in sorted(found.items())]
+
+
+async def of_notices(house: House) -> list[Finding]:
+    """What people were to be told and never were."""
+    return [
+        Finding(
+            level="warning",
+            what=f"{count} notices were given up over {channel!r}: {why}",
+            mend="Look at that channel, and into the inbox: what they were about is there.",
+        )
+        for channel, why, count in await house.read(notices.given_up)
+    ]
 
 
 def _standing(one: breakers.Standing, now: int) -> str:

@@ -18,7 +18,7 @@ from roadworthy.engine.distributed import DbosEngine
 from roadworthy.engine.jobs import EngineSettings, Health, Job, Worker
 from roadworthy.errors import Overloaded, StoreError, StoreUnavailable, VersionHeld
 from roadworthy.executor import Executor
-from roadworthy.keeper import GOSSIP_SECONDS, POLL_SECONDS, Keeper
+from roadworthy.keeper import GOSSIP_SECONDS, POLL_SECONDS, TELL_SECONDS, Keeper
 from roadworthy.live import Live
 from roadworthy.run import Unit
 from roadworthy.store import jobs, runs, waits
@@ -99,6 +99,7 @@ class ClusterKeeper(Keeper):
             self._every(SWEEP_SECONDS, "housekeeping", self._keep),
             self._every(LEFT_SECONDS / 3, "sweeping", self._sweep),
             self._every(GOSSIP_SECONDS, "gossip", self.gossip),
+            self._every(TELL_SECONDS, "notices", self.tell),
         )
 
     async def close(self, grace: float) -> None:

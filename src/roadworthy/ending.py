@@ -241,9 +241,7 @@ def _put_in_queue(tx: Tx, run: Run, inbox: Inbox, asked: Sequence[Wait]) -> None
     if not asked:
         rows.resolve(tx, run.id, ("decided", "", ""), seal, now)
         return
-    kinds = {"failure": "tool_failed"}
-    triggers: list[Any] = [kinds.get(wait.kind, wait.kind) for wait in asked]
-    trigger = min(triggers, key=rules.priority_of)
+    trigger = min((_trigger(run, wait) for wait in asked), key=rules.priority_of)
     new = rows.NewEscalation(
         run_id=run.id,
         tenant=run.user.tenant,
@@ -259,6 +257,14 @@ def _put_in_queue(tx: Tx, run: Run, inbox: Inbox, asked: Sequence[Wait]) -> None
         due_at=inbox.queue(rules.queue).due_at(now),
     )
     rows.put(tx, new, seal, now)
+
+
+def _trigger(run: Run, wait: Wait) -> Any:  # noqa: ANN401 - a Trigger: kinds of waits are some
+    """Why an operator is asked."""
+    tool = run.agent.toolbelt.get(wait.tool)
+    if wait.kind == "approval" and tool and run.agent.escalation.asks_operator(tool.severity):
+        return "severity"
+    return "tool_failed" if wait.kind == "failure" else wait.kind
 
 
 def _say(tx: Tx, run: Run, text: str) -> None:
@@ -303,12 +309,15 @@ async def _end(run: Run, result: RunResult[Any], stop: Stop | None = None) -> Ru
 
     def also(tx: Tx) -> Refusal | None:
         now = run.clock.now()
-        if run.logs and any(command[2] == TAKE for command in waits.commands_for(tx, run.id)):
+        gone = result.reason in ("cancelled", "poison")  # whoever owns it
+        if run.logs and not gone and any(c[2] == TAKE for c in waits.commands_for(tx, run.id)):
             return Refusal()  # a person takes over just now: not a word more
         release_all(tx, run.id, closing_id(run))
         segments = runs.set_status(tx, run.id, status, result.reason, totals(run), now)
+        if segments > 1 and not gone and _is_with_persons(tx, run.id):
+            return Refusal()
         waits.drop(tx, run.id, now, asked=segments > 1)
-        if segments > 1 or result.reason == "poison":
+        if segments > 1 or result.reason in ("poison", "cancelled"):
             _leave_queue(tx, run, result.reason)
         if delivers:
             _say(tx, run, result.text)
@@ -321,6 +330,12 @@ async def _end(run: Run, result: RunResult[Any], stop: Stop | None = None) -> Ru
     if await run.record(*raised, *delivered, ended, also=also, must=True) is not None:
         raise run.overtaken_by()
     return result
+
+
+def _is_with_persons(tx: Tx, run_id: str) -> bool:
+    """A person took it over while it was not executing; what it had ready is not said."""
+    found = waits.of_run(tx, run_id)
+    return any(wait.kind == "handover" and wait.answered_at is None for wait in found)
 
 
 def _leave_queue(tx: Tx, run: Run, reason: Reason) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace as changed
 from typing import Any, Literal
 
+import msgspec
 from msgspec.structs import replace
 
 from roadworthy import ending, stops
@@ -72,6 +73,7 @@ async def gate(run: Run, desk: Desk) -> None:
             if reply is None or reply.seq > back.seq:
                 _take_in(run, handover, back)
         elif back is None and reply is None:
+            run.check_cancelled()
             raise Suspend([_wait_of(run, handover)])
     if run.agent.escalation.custom and desk.inbox is not None and not run.overtaken(run.turn):
         _judge_state(run)
@@ -161,7 +163,7 @@ async def _draft(run: Run, desk: Desk, errand: Errand) -> None:
     """A reply that nobody is sent."""
     wish = errand.detail.get("wish", "")
     directive = _DRAFT.format(wish=f" The person adds: {wish}" if wish else "")
-    talk = [Message(**each) for each in errand.detail.get("talk", ())]
+    talk = msgspec.convert(errand.detail.get("talk", ()), list[Message])
     asked = Asked(
         key=errand.key,
         instructions="\n\n".join(t for t in run.agent.texts if isinstance(t, str)),
@@ -178,6 +180,8 @@ async def stopped(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
     """A stop: to a person where rules and an inbox say so, else an end."""
     if stop.reason == "resolved":
         return await ending.resolved(run, stop)
+    if run.cancelled and stop.reason == "escalated":
+        stop = Stop("cancelled", "The run was cancelled.")  # no person is needed any more
     held = run.past.handovers.open
     if held is not None and stop.reason not in _ENDED_BY_PERSONS:  # it is theirs, not the agent's
         return await suspended(run, desk, Suspend([_wait_of(run, held)]))
@@ -271,9 +275,8 @@ async def _to_person(run: Run, desk: Desk, wait: Wait, others: Sequence[Wait]) -
         taking = [c for c in waits.commands_for(tx, run.id) if c[2] == TAKE]
         for command_id, *_ in taking:
             waits.do_command(tx, command_id, now)
-        by = taking[-1][3] if taking else ""
-        if not waits.is_answered(tx, wait.id):  # else they gave it back meanwhile
-            _own(tx, run, desk.inbox, wait, (by, notice))
+        if not waits.is_answered(tx, wait.id):  # else it was given back while an errand was done
+            _own(tx, run, desk.inbox, wait, (bool(taking), notice))
         left = waits.commands_for(tx, run.id)
         answered = any(waits.is_answered(tx, each.id) for each in (wait, *others))
         if left or answered or waits.errands(tx, run.id) > _known_errands(run):
@@ -284,9 +287,10 @@ async def _to_person(run: Run, desk: Desk, wait: Wait, others: Sequence[Wait]) -
     return result
 
 
-def _own(tx: Tx, run: Run, inbox: Inbox | None, wait: Wait, told: tuple[str, str]) -> None:
-    """The conversation's owner, its queued messages, and the item in the queue."""
-    by, notice = told
+def _own(tx: Tx, run: Run, inbox: Inbox | None, wait: Wait, told: tuple[bool, str]) -> None:
+    """The conversation's owner, its queued messages, and the item in the queue. told: whether a
+    person takes it, who is assigned to the item; and what the user is told."""
+    taking, notice = told
     seal, now, place = run.position.seal, run.clock.now(), place_of(run, wait.key)
     row = runs.get(tx, run.id)
     if row.conversation is not None:
@@ -296,15 +300,16 @@ def _own(tx: Tx, run: Run, inbox: Inbox | None, wait: Wait, told: tuple[str, str
         said.add(tx, place, said.Sent(who="agent"), Message.assistant(notice), seal, now)
     item = rows.of_run(tx, run.id)
     if item is None or item.kind != "handover" or item.handover != wait.key:
-        item = rows.put(tx, _item(run, inbox or Inbox(), wait, now), seal, now, by)
-    person = by or (item.assignee if item.status == "taken" else "") or ""
+        item = rows.put(tx, _item(run, inbox or Inbox(), wait, now), seal, now)
+    by = item.assignee if taking or item.status == "taken" else None
     if by and item.status != "taken":
-        item = changed(item, status="taken", assignee=by)
+        due_at = (inbox or Inbox()).queue(item.queue).silent_at(now)
+        item = changed(item, status="taken", assignee=by, due_at=due_at, snoozed_until=None)
         rows.log(tx, item.id, ("taken", by, ""), seal, now)
         rows.save(tx, item, seal, now)
     if row.conversation is not None:
-        owner: Owner = "person" if person else "waiting"
-        said.set_owner(tx, (row.tenant, row.conversation), owner, person)
+        owner: Owner = "person" if by else "waiting"
+        said.set_owner(tx, (row.tenant, row.conversation), owner, by or "")
 
 
 def _item(run: Run, inbox: Inbox, wait: Wait, now: int) -> rows.NewEscalation:

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast, get_args
 from msgspec.structs import replace
 
 from roadworthy.compensation import undone_by
+from roadworthy.deciding import NOT_DECIDED, agreed, note_decision
 from roadworthy.errors import (
     NotResumable,
     ResultConflict,
@@ -25,7 +26,6 @@ from roadworthy.errors import (
     UnknownApproval,
     UnknownToken,
 )
-from roadworthy.escalation import rows
 from roadworthy.events import RunReopened, RunStarted, SegmentStarted
 from roadworthy.executor import Executor
 from roadworthy.limits import Limits
@@ -49,7 +49,6 @@ from roadworthy.tools.results import Rendered, render
 RELEASE = "0.1.0"
 MOST_INPUT = 2_000_000
 _LAST = 1_000_000
-_NOT_DECIDED = ("user", "later", "handover", "errand")
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class Intake:
 
         def read(tx: Tx) -> tuple[WaitRow, RunRow] | None:
             wait = waits.by_id(tx, wait_id)
-            if wait is None or wait.answered_at is not None or wait.kind in _NOT_DECIDED:
+            if wait is None or wait.answered_at is not None or wait.kind in NOT_DECIDED:
                 return None
             return wait, runs.get(tx, wait.run_id)
 
@@ -173,13 +172,15 @@ class Intake:
         said = {name: answer[name] for name in ("arguments", "note") if name in answer}
         answer = {**answer, **await self._house.veil(row).conceal(said)}
         seal = await self.seal(row.tenant)
-        now = self._house.clock.now()
+        now, inbox = self._house.clock.now(), self._house.inbox
 
         def apply(tx: Tx) -> bool:
             runs.hold(tx, row.id)
+            if inbox is not None and not agreed(tx, wait_id, answer, inbox, (seal, now)):
+                return True  # a second person must agree
             answered = waits.answer(tx, wait_id, answer, seal, now)
-            if answered and self._house.inbox is not None:
-                _note_decision(tx, row.id, answer, seal, now)
+            if answered and inbox is not None:
+                note_decision(tx, wait_id, answer, (seal, now))
             runs.wake(tx, row.id, now)
             return answered
 
@@ -331,21 +332,6 @@ async def _delivered(veil: Veil, tool: str, result: object, error: str | None) -
     text = await veil.conceal(whole.text)
     files = await veil.conceal(whole.files)
     return later.result(Rendered(render(text, tool).text, files), text)
-
-
-def _note_decision(tx: Tx, run_id: str, answer: Mapping[str, Any], seal: Seal, now: int) -> None:
-    """Log who decided a call; when nothing else is to be decided, nobody is needed any more."""
-    item = rows.of_run(tx, run_id)
-    if item is None:
-        return
-    rows.log(tx, item.id, (answer["decision"], answer["by"], answer.get("note", "")), seal, now)
-    left = any(
-        wait.answered_at is None and wait.asks == "operator" and wait.kind not in _NOT_DECIDED
-        for wait in waits.of_run(tx, run_id)
-    )
-    if item.kind == "decision" and not left:
-        said_so = f"{answer['decision']} by {answer['by']}"
-        rows.resolve(tx, run_id, ("decided", answer["by"], said_so), seal, now)
 
 
 def checked_input(given: UserInput) -> Message:

@@ -14,12 +14,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from roadworthy import overdue
 from roadworthy.breakers.rows import Standing
-from roadworthy.checkup import Finding, of_breakers, of_queue, of_store, standing
+from roadworthy.checkup import Finding, of_breakers, of_notices, of_queue, of_store, standing
 from roadworthy.engine.inline import InlineEngine
 from roadworthy.engine.jobs import Health, Worker
 from roadworthy.errors import StoreError
 from roadworthy.executor import Executor
+from roadworthy.messengers import Messenger
 from roadworthy.run import Unit
 from roadworthy.store import jobs, waits
 from roadworthy.store.database import Tx
@@ -30,7 +32,7 @@ from roadworthy.tool_calls.later import expire
 log = logging.getLogger("roadworthy.runtime")
 POLL_SECONDS = 0.05
 GLANCE_SECONDS = 0.1
-GOSSIP_SECONDS = 1.0
+GOSSIP_SECONDS = TELL_SECONDS = 1.0
 
 
 class Keeper(ABC):
@@ -47,6 +49,7 @@ class Keeper(ABC):
         self._house = executor.house
         self._tasks: list[asyncio.Task[None]] = []
         self.drained = asyncio.Event()  # nothing executes here any more
+        self.messenger = Messenger(executor.house)
         self.fire: Callable[[], Awaitable[None]] | None = None  # starts what is scheduled
 
     @property
@@ -96,7 +99,8 @@ class Keeper(ABC):
         """What `roadworthy doctor` tells. Raises: StoreError."""
         house = self._house
         queue = await of_queue(house, self._executor.names)
-        return [await of_store(house), *queue, *await of_breakers(house)]
+        told = await of_notices(house)
+        return [await of_store(house), *queue, *await of_breakers(house), *told]
 
     async def breakers(self) -> list[Standing]:
         """What is left alone now, by the word of all processes. Raises: StoreError."""
@@ -134,11 +138,21 @@ class Keeper(ABC):
         """Exchange with other processes what fails at the far side. Raises: StoreError."""
         await self._house.circuits.sync(self._house.read)
 
+    async def tell(self) -> None:
+        """Tell people what waits for them. Raises: StoreError."""
+        await self.messenger.work()
+
     async def due(self) -> None:
         """Act on the deadlines and schedules whose time has come by the injected clock."""
         await self._expire()
+        await self._mind_queue()
         if self.fire is not None:
             await self.fire()
+
+    async def catch_up(self) -> None:
+        """What is done each second, at once."""
+        await self.due()
+        await self.tell()
 
     async def _expire(self) -> None:
         """A wait whose deadline has passed is answered with what that means for its kind."""
@@ -152,6 +166,18 @@ class Keeper(ABC):
             woken = await self._house.journal.commit(Unit(apply=answer))
             if isinstance(woken, str):
                 self.wake(woken)
+
+    async def _mind_queue(self) -> None:
+        """The clocks of the escalations, where there is an inbox."""
+        inbox, now = self._house.inbox, self._house.clock.now()
+        if inbox is None:
+            return
+        for item in await self._house.read(lambda tx: overdue.due(tx, now)):
+
+            def act(tx: Tx, item: tuple[str, str] = item) -> str | None:
+                return overdue.mind(tx, item, inbox, now)
+
+            await self._house.journal.commit(Unit(apply=act))
 
 
 class FileKeeper(Keeper):
@@ -177,6 +203,7 @@ class FileKeeper(Keeper):
             self._every(RENEW_SECONDS, "housekeeping", self._keep),
             self._every(POLL_SECONDS, "listening", self._listen),
             self._every(GOSSIP_SECONDS, "gossip", self.gossip),
+            self._every(TELL_SECONDS, "notices", self.tell),
         )
 
     async def close(self, grace: float) -> None:
@@ -185,6 +212,11 @@ class FileKeeper(Keeper):
         await self._stop()
         if self.owner:
             await self._house.journal.commit(Unit(apply=lambda tx: leave(tx, self._me)))
+
+    async def tell(self) -> None:
+        """Only the owner does: guests may know another inbox, or none."""
+        if self.owner:
+            await super().tell()
 
     async def drain(self, seconds: float) -> None:
         """There is no other process: what does not finish goes on at the next opening."""

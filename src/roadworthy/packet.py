@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from msgspec.structs import replace
+
 from roadworthy.escalation import rows, said
 from roadworthy.escalation.views import Escalation, LogEntry, Owner, Said
 from roadworthy.events import (
@@ -149,7 +151,7 @@ def read_packet(tx: Tx, item: Escalation) -> tuple[Packet, RunRow]:
         decisions=decisions_of(events),
         tried=tried,
         why=checks_of(item, events),
-        pending=_pending(waiting),
+        pending=_pending(waiting, rows.votes(tx, item.id)),
         similar=_similar(rows.alike(tx, item, 5)),
         suggested=suggestion_of(events, lines),
         log=tuple(rows.entries(tx, item.id)),
@@ -268,21 +270,30 @@ def _turn(key: str) -> str:
     return str(parts[1]) if len(parts) > 1 else ""
 
 
-def _pending(waiting: Sequence[WaitRow]) -> tuple[Approval, ...]:
+def approval_of(wait: WaitRow) -> Approval:
+    """A call that waits to be decided, as persons see it."""
+    return Approval(
+        id=wait.id,
+        run_id=wait.run_id,
+        tool=wait.tool,
+        arguments=wait.detail["arguments"],
+        asks=wait.asks,  # type: ignore[arg-type]
+        kind=wait.kind,  # type: ignore[arg-type]
+        reason=wait.detail.get("reason", ""),
+        expires=wait.expires,
+    )
+
+
+def _pending(waiting: Sequence[WaitRow], votes: Sequence[rows.Vote]) -> tuple[Approval, ...]:
+    """What waits to be decided; that one person has agreed to it already is said with it."""
     kinds = ("approval", "unknown_outcome", "failure", "version")
+    found = [approval_of(w) for w in waiting if w.kind in kinds and w.answered_at is None]
+    by = {vote.approval: vote.by for vote in votes}
     return tuple(
-        Approval(
-            id=wait.id,
-            run_id=wait.run_id,
-            tool=wait.tool,
-            arguments=wait.detail["arguments"],
-            asks=wait.asks,  # type: ignore[arg-type]
-            kind=wait.kind,  # type: ignore[arg-type]
-            reason=wait.detail.get("reason", ""),
-            expires=wait.expires,
-        )
-        for wait in waiting
-        if wait.kind in kinds and wait.answered_at is None
+        replace(each, reason=f"{each.reason} {by[each.id]} agreed: it needs a second person.")
+        if each.id in by
+        else each
+        for each in found
     )
 
 

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -38,10 +38,9 @@ from roadworthy.reception import Request
 from roadworthy.result import Decision
 from roadworthy.run import RunOptions, Unit
 from roadworthy.store import runs, waits
-from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
 from roadworthy.store.runs import RunRow
-from roadworthy.takeover import Act, as_told, errand, errand_by, give_back, take
+from roadworthy.takeover import Act, as_told, errand, errand_by, give_back, take, take_run
 from roadworthy.tools.registry import Refused
 from roadworthy.transcript import runtime_note
 
@@ -90,9 +89,11 @@ class People:
         status: Status | None = None,
         queue: str | None = None,
         assignee: str | None = None,
+        skills: Sequence[str] | None = None,
         most: int = 200,
     ) -> list[Escalation]:
-        """What is in the queue, first things first. status None: all that is not resolved."""
+        """What is in the queue, first things first. status None: all that is not resolved.
+        skills: only what needs none, or one of these."""
         _ = self.declared
         resolved = status == "resolved"
         found = await self._house.read(lambda tx: rows.listed(tx, resolved=resolved, most=10_000))
@@ -103,6 +104,7 @@ class People:
             and (status is None or item.status == status)
             and (queue is None or item.queue == queue)
             and (assignee is None or item.assignee == assignee)
+            and (skills is None or item.skill in ("", *skills))
         ][:most]
 
     async def get(self, escalation: str) -> Escalation:
@@ -172,27 +174,24 @@ class People:
         self, conversation: str, by: str, *, tenant: str = ""
     ) -> Escalation:
         """Take over a conversation that nobody escalated. Raises: RunError: there is none."""
+        _named(by, "by")
         tenant = tenant if self._tenant is None else self._tenant
-        active = await self._house.read(
-            lambda tx: (
-                runs.active_run(tx, tenant, conversation)
-                or runs.next_in_conversation(tx, tenant, conversation)
-            )
-        )
-        seal, now = await self._intake.seal(tenant), self._house.clock.now()
-        if active is None:
-            active = await self._open_run(conversation, tenant, by)
-        run_id = active
-        item: Any = await self._house.journal.commit(
-            Unit(apply=lambda tx: self._put(tx, runs.hold(tx, run_id), by, (seal, now)))
-        )
-        return await self.take(item.id, by)
+        inbox, seal, item = self.declared, await self._intake.seal(tenant), None
+        while item is None:  # the run may end just now, or another begin
+            run_id = await self._house.read(lambda tx: _active(tx, tenant, conversation))
+            run_id = run_id or await self._open_run(conversation, tenant, by)
 
-    def _put(self, tx: Tx, row: RunRow, by: str, ours: tuple[Seal, int]) -> Escalation:
-        """A run that nobody escalated, in the queue."""
-        known = rows.of_run(tx, row.id)
-        rules, (seal, now) = self._executor.agent(row.pattern).escalation, ours
-        return known or rows.put(tx, takeover.unasked(row, rules), seal, now, by)
+            def apply(tx: Tx, run_id: str = run_id) -> Escalation | None:
+                row = runs.hold(tx, run_id)
+                runs.hold_conversation(tx, tenant, conversation, row.user)
+                if _active(tx, tenant, conversation) != run_id:
+                    return None
+                rules = self._executor.agent(row.pattern).escalation
+                return take_run(tx, row, rules, (inbox, by), (seal, self._house.clock.now()))
+
+            item = cast("Escalation | None", await self._house.journal.commit(Unit(apply=apply)))
+        self._live.look()
+        return item if item.status == "taken" else await self._until_taken(item, by)
 
     async def _open_run(self, conversation: str, tenant: str, by: str) -> str:
         """A run that a person begins, because none is under way: theirs from its first commit."""
@@ -204,20 +203,16 @@ class People:
         owner, row = await self._house.read(last)
         if owner is None or row is None:
             raise RunError(f"There is no conversation {conversation!r} here.")
-        ours = await self._intake.seal(tenant), self._house.clock.now()
-
-        def theirs(tx: Tx, run_id: str) -> None:
-            begun = runs.get(tx, run_id)
-            takeover.reserve(tx, self._put(tx, begun, by, ours), begun, ours)
-
+        agent = self._executor.agent(row.pattern)
+        who, at = (self.declared, by), (await self._intake.seal(tenant), self._house.clock.now())
         request = Request(
-            pattern=self._executor.agent(row.pattern),
+            pattern=agent,
             input=runtime_note(_OPENED),
             user=User(owner, tenant),
             conversation=conversation,
             key=None,
             options=RunOptions(),
-            also=theirs,
+            also=lambda tx, run_id: take_run(tx, runs.get(tx, run_id), agent.escalation, who, at),
         )
         return (await self._intake.accept(request, mine=False)).run_id
 
@@ -226,7 +221,7 @@ class People:
         await self._keeper.hear()  # in this process; others look by themselves
         try:
             async with asyncio.timeout(_TAKE_SECONDS):
-                while item.status == "open":
+                while item.status == "open" and item.assignee == by:
                     await asyncio.sleep(LOOK_SECONDS / 5)  # noqa: TID251 - another process acts
                     item = await self.get(item.id)
         except TimeoutError:
@@ -258,7 +253,7 @@ class People:
             sent = said.Sent(who="person", by=by)
             said.add(act.tx, act.place, sent, Message.assistant(words), act.seal, act.now)
             act.log("said", "", key)
-            return act.save(locked_until=act.policy.locked_until(act.now), due_at=None)
+            return act.save(locked_until=act.policy.locked_until(act.now))
 
         return await self._act(escalation, by, change, key=key)
 
@@ -330,7 +325,8 @@ class People:
         arguments: Mapping[str, Json] | None = None,
         note: str = "",
     ) -> None:
-        """Decide a waiting call, as `rt.resolve`. Raises: UnknownApproval, NotYours, RunError."""
+        """Decide a waiting call, as `rt.resolve`; where four eyes are declared, the second person
+        who agrees to the same does. Raises: UnknownApproval, NotYours, RunError."""
 
         def whose(tx: Tx) -> tuple[Escalation | None, RunRow] | None:
             wait = waits.by_id(tx, approval)
@@ -482,6 +478,13 @@ class People:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._keeper.patience or 1.0):
                 await told.get()
+
+
+def _active(tx: Tx, tenant: str, conversation: str) -> str | None:
+    """The run under way in a conversation, or the next one."""
+    return runs.active_run(tx, tenant, conversation) or runs.next_in_conversation(
+        tx, tenant, conversation
+    )
 
 
 def _named(who: str, what: str) -> None:

@@ -6,6 +6,7 @@ exactly one of the three, however often it is sent.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import msgspec
 from roadworthy.agent import Agent
 from roadworthy.context import User
 from roadworthy.errors import ConversationBusy, IdempotencyConflict, RunError
-from roadworthy.escalation import rows, said
+from roadworthy.escalation import notices, rows, said
 from roadworthy.events import InputReceived, RunWaiting
 from roadworthy.messages import Message
 from roadworthy.record import options_to
@@ -38,7 +39,7 @@ class Request:
     key: str | None
     options: RunOptions
     check: Callable[[Tx], None] | None = None
-    also: Callable[[Tx, str], None] | None = None
+    also: Callable[[Tx, str], object] | None = None
 
     @property
     def body_hash(self) -> str:
@@ -197,4 +198,9 @@ def _to_person(tx: Tx, request: Request, active: str, seal: Seal, now: int) -> A
         return None
     say(tx, request, active, seal, now, handover=item.handover)
     rows.log(tx, item.id, ("user_said", "", ""), seal, now)
+    if item.status == "taken":
+        notices.add(tx, item.id, "user_said", now)
+    if item.snoozed_until is not None:
+        rows.log(tx, item.id, ("woken", "", ""), seal, now)
+        rows.save(tx, dataclasses.replace(item, snoozed_until=None), seal, now)
     return Accepted(active, recorded.last_seq(tx, active))

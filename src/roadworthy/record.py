@@ -123,7 +123,7 @@ def past_of(loaded: Loaded) -> Past:
             reserved, reserves = False, reserves + 1
         elif isinstance(event, ModelIntended):
             reserved = True
-        if not isinstance(event, RunReopened):  # ended, it was not active
+        if not isinstance(event, RunReopened | HandedBack):  # ended or with a person: not active
             last = event.at
         if event.outcome:
             outcomes[event.key] = event

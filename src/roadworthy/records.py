@@ -1,7 +1,7 @@
 """What is on record, for whoever looks: `Records`, the reading half of `Runtime`.
 
-Invariant: nothing here changes anything (what persons do has a face of its own, `inbox`), or needs
-the agent to be known.
+Invariant: nothing here changes a run (what persons do has a face of its own, `inbox`), or needs the
+agent to be known.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 
+from roadworthy.cases import Case, cases
 from roadworthy.context import User
+from roadworthy.escalation import opinions
+from roadworthy.escalation.opinions import Feedback, FeedbackKind, Rating
 from roadworthy.escalation.views import Said
 from roadworthy.events import RunEvent
+from roadworthy.feedback import give
 from roadworthy.messages import Message
 from roadworthy.opened import Opened
 from roadworthy.people import People
@@ -53,6 +57,43 @@ class Records(ABC):
     def inbox(self) -> People:
         """What persons do: read the queue, take conversations over, speak, hand back."""
         return self._open.people
+
+    async def feedback(  # noqa: PLR0913 - what an opinion is
+        self,
+        run_id: str,
+        *,
+        by: str,
+        kind: FeedbackKind = "user",
+        rating: Rating = 0,
+        reason: str = "",
+        correction: str = "",
+        consent: bool = False,
+    ) -> Feedback:
+        """Keep what a user or an operator thinks of a run: rating -1, 0 or 1, why, and what would
+        have been right. Given again by the same person, the latest stands. consent: it may become
+        a case for evals. Raises: UnknownRun; RunError."""
+        return await give(
+            self._open.house,
+            self._open.intake,
+            run_id,
+            by=by,
+            kind=kind,
+            rating=rating,
+            reason=reason,
+            correction=correction,
+            consent=consent,
+        )
+
+    async def feedbacks(self, run_id: str) -> list[Feedback]:
+        """What was said of a run, oldest first: opinions, and what operators decided in it."""
+        house, row = self._open.house, await self.find(run_id)
+        found = await house.read(lambda tx: opinions.of_run(tx, run_id))
+        return await house.veil(row).reveal(found)
+
+    async def cases(self, since: int = 0) -> list[Case]:
+        """Labelled cases of the runs that somebody consented to since then (microseconds UTC), in
+        the words that are stored."""
+        return await self._open.house.read(lambda tx: list(cases(tx, since)))
 
     def listen(self, conversation: str, *, user: User | str, after: int = 0) -> AsyncIterator[Said]:
         """Every message of a user's conversation behind place `after`, then each as it comes:

@@ -127,6 +127,25 @@ class Bounds(Rule):
         return f"bounds({', '.join((self.tool, *map(str, self.bounds)))})"
 
 
+@dataclass(frozen=True)
+class ApproveWhen(Rule):
+    """What an operator would be asked about `tool` is agreed to while all of these are given and
+    within their bounds."""
+
+    within: tuple[Bound, ...]
+
+    def __str__(self) -> str:
+        return f"approve_when({', '.join((self.tool, *map(str, self.within)))})"
+
+    def holds(self, arguments: JsonObject) -> bool:
+        """Whether it agrees. What is not said, or is no number, is not known to be small."""
+        return all(
+            any(True for _ in _values(arguments, each.argument))
+            and each.objection(arguments) is None
+            for each in self.within
+        )
+
+
 class Unproven(tuple[Rule, ...]):
     """The rules of an agent some of whose tools cannot be reached now: they may name those."""
 
@@ -202,6 +221,20 @@ def bounds(tool: Named | str, /, **arguments: tuple[Amount | None, Amount | None
     """
     name = _name("bounds", tool)
     return Bounds(name, tuple(_bound(name, *each) for each in arguments.items()) or _no_bound(name))
+
+
+def approve_when(
+    tool: Named | str, /, **arguments: tuple[Amount | None, Amount | None]
+) -> ApproveWhen:
+    """Agree to a call of `tool` instead of asking an operator, while all these numbers among its
+    arguments are given and within bounds: `approve_when(refund, euros=(0, 20))`. It is recorded as
+    decided by this rule. What the user has to confirm, bounds, and calls of which nobody knows
+    whether they happened, are left as they are. Raises: DeclarationError: as `bounds`.
+    """
+    name = _name("approve_when", tool)
+    return ApproveWhen(
+        name, tuple(_bound(name, *each) for each in arguments.items()) or _no_bound(name)
+    )
 
 
 def _no_bound(name: str) -> tuple[Bound, ...]:
@@ -280,6 +313,11 @@ class Rulebook:
         """The rules by which a person may have to agree."""
         rules = self._of.get(tool, ())
         return tuple(rule for rule in rules if isinstance(rule, OnlyAfterApproval))
+
+    def agrees(self, tool: str, arguments: JsonObject) -> ApproveWhen | None:
+        """The rule that agrees to this call in an operator's stead. arguments: plain, in clear."""
+        rules = (rule for rule in self._of.get(tool, ()) if isinstance(rule, ApproveWhen))
+        return next((rule for rule in rules if rule.holds(arguments)), None)
 
     def out_of_order(self, tool: str, succeeded: AbstractSet[str]) -> Broken | None:
         """What must come first. succeeded: the tools that have, in earlier replies."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from roadworthy.errors import DeclarationError
 from roadworthy.messages import JsonObject
-from roadworthy.rules import AtMost, Bounds, OnlyAfterApproval, Over, Requires, Rule
+from roadworthy.rules import ApproveWhen, AtMost, Bounds, OnlyAfterApproval, Over, Requires, Rule
 
 _NUMBERS = frozenset({"integer", "number", "string"})
 _TOGETHER = ("anyOf", "oneOf", "allOf")
@@ -31,8 +31,8 @@ def check_rules(
         given: object = rule
         if not isinstance(given, Rule):
             raise DeclarationError(
-                f"{given!r:.60} is no rule; make one with requires, at_most, bounds or "
-                "only_after_approval of roadworthy.tools."
+                f"{given!r:.60} is no rule; make one with requires, at_most, bounds, "
+                "only_after_approval or approve_when of roadworthy.tools."
             )
         for name in _tools(rule):
             if name not in tools and complete:
@@ -104,6 +104,8 @@ def _check_arguments(rule: Rule, schema: JsonObject) -> None:
     paths: list[str] = []
     if isinstance(rule, Bounds):
         paths = [bound.argument for bound in rule.bounds]
+    elif isinstance(rule, ApproveWhen):
+        paths = [bound.argument for bound in rule.within]
     elif isinstance(rule, OnlyAfterApproval) and isinstance(rule.when, Over):
         paths = [rule.when.argument]
     for path in paths:

@@ -424,8 +424,12 @@ class Run:
     def cancel(self) -> None:
         """Somebody cancelled the run: interrupt what may be interrupted, stop at the next step."""
         self.cancelled = True
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         for scope in self._scopes:
-            scope.reschedule(0)
+            if not scope.expired():  # by somebody before, or by its own time
+                scope.reschedule(0)
 
     def overtaken_by(self) -> Suspend:
         """How the run is left when a person takes it over while it executes."""
@@ -435,8 +439,7 @@ class Run:
     def take(self) -> None:
         """A person takes over: interrupt what may be interrupted, suspend before the next step."""
         self.barred = self.barred or self.overtaken_by()
-        for scope in self._scopes:
-            scope.reschedule(0)
+        self._interrupt()
 
     def overtaken(self, turn: int) -> bool:
         """Whether a person gave the run back after this turn's reply: what it wanted is stale."""

@@ -483,7 +483,7 @@ class Runtime(Records):
 
     async def catch_up(self) -> None:
         """Act on what has come due, as is done each second: for tests with a clock of their own."""
-        await self._open.keeper.due()
+        await self._open.keeper.catch_up()
 
     async def replay(self, run_id: str) -> Replayed:
         """Re-execute a recorded run with no model and no tool call; says where it would differ."""

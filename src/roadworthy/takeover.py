@@ -15,8 +15,9 @@ import msgspec
 
 from roadworthy.ending import TAKE
 from roadworthy.errors import NotYours, RunError
-from roadworthy.escalation import rows, said
-from roadworthy.escalation.policy import QueuePolicy
+from roadworthy.escalation import opinions, rows, said
+from roadworthy.escalation.opinions import Feedback
+from roadworthy.escalation.policy import Inbox, QueuePolicy
 from roadworthy.escalation.views import Escalation, Said
 from roadworthy.handover import fold
 from roadworthy.handovers import handover_key
@@ -54,8 +55,10 @@ class Act:
         )
 
     def save(self, **changes: Any) -> Escalation:  # noqa: ANN401 - fields of Escalation
-        """Write the item back, changed."""
+        """Write the item back, changed. What its owner does is a sign of life."""
         changed = dataclasses.replace(self.item, **changes)
+        if changed.status == "taken" and changed.assignee == self.by:
+            changed = dataclasses.replace(changed, due_at=self.policy.silent_at(self.now))
         self.item = rows.save(self.tx, changed, self.seal, self.now)
         return self.item
 
@@ -73,6 +76,14 @@ class Act:
         if item.status != "taken":
             raise NotYours("Nobody owns this conversation yet. Take it over first.")
 
+    def able(self, who: str) -> None:
+        """Raises: NotYours: it needs a skill that they have not."""
+        if self.policy.lacks(who, self.item.skill):
+            raise NotYours(
+                f"This needs the skill {self.item.skill!r}, and {who} has it not. The skills of "
+                f"operators are declared in QueuePolicy({self.policy.name!r}, skills=...)."
+            )
+
     def free(self) -> None:
         """Raises: NotYours: somebody else has it, or it is resolved."""
         item = self.item
@@ -87,15 +98,19 @@ class Act:
 def take(act: Act, by: str) -> Escalation:
     """The conversation is a person's, at once or when the process that executes lets go."""
     act.free()
+    act.able(by)
     item, row, tx = act.item, act.row, act.tx
     if item.status == "taken":
         return item
     if row.status in ENDS:
         raise RunError("Its run is over; there is nothing to take over.")
+    lock = act.policy.locked_until(act.now)
+    if any(command[2] == TAKE for command in waits.commands_for(tx, row.id)):
+        act.log("taking")  # its process was told already: who is assigned then gets it
+        return act.save(assignee=by, locked_until=lock)
     known = [w for w in waits.of_run(tx, row.id) if w.kind == "handover"]
     held = any(w.answered_at is None for w in known)
     key = item.handover if held else handover_key(len(known) + 1)
-    lock = act.policy.locked_until(act.now)
     if not held:
         judged = (item.trigger, item.reason)
         waits.add(tx, _row(row.id, key, judged, by), act.seal, act.now)
@@ -113,31 +128,32 @@ def take(act: Act, by: str) -> Escalation:
     return act.save(status="taken", assignee=by, locked_until=lock, snoozed_until=None)
 
 
-def unasked(row: RunRow, rules: EscalationRules) -> rows.NewEscalation:
-    """The item of a run that a person takes over of their own accord."""
-    return rows.NewEscalation(
-        run_id=row.id,
-        tenant=row.tenant,
-        user=row.user,
-        conversation=row.conversation,
-        agent=row.pattern,
-        kind="handover",
-        trigger="takeover",
-        reason="A person took the conversation over.",
-        queue=rules.queue,
-        skill="",
-        priority=rules.priority_of("takeover"),
-        due_at=None,
-    )
-
-
-def reserve(tx: Tx, item: Escalation, row: RunRow, ours: tuple[Seal, int]) -> None:
-    """A new run is with persons before anything of it can execute."""
-    seal, now = ours
-    key = handover_key(1)
-    waits.add(tx, _row(row.id, key, (item.trigger, item.reason), ""), seal, now)
-    waits.add_command(tx, row.id, TAKE, "", now)
-    rows.save(tx, dataclasses.replace(item, handover=key), seal, now)
+def take_run(
+    tx: Tx, row: RunRow, rules: EscalationRules, who: tuple[Inbox, str], at: tuple[Seal, int]
+) -> Escalation | None:
+    """Take over a run that nobody escalated, in one go. None: it is over. who: the inbox, and the
+    person; at: the seal, and now."""
+    (inbox, by), (seal, now) = who, at
+    if row.status in ENDS:
+        return None
+    item = rows.of_run(tx, row.id)
+    if item is None:
+        new = rows.NewEscalation(
+            run_id=row.id,
+            tenant=row.tenant,
+            user=row.user,
+            conversation=row.conversation,
+            agent=row.pattern,
+            kind="handover",
+            trigger="takeover",
+            reason="A person took the conversation over.",
+            queue=rules.queue,
+            skill="",
+            priority=rules.priority_of("takeover"),
+            due_at=None,
+        )
+        item = rows.put(tx, new, seal, now, by)
+    return take(Act(tx, item, row, by, now, seal, inbox.queue(item.queue)), by)
 
 
 def give_back(act: Act, answer: Mapping[str, Any], key: str | None) -> Escalation:
@@ -158,8 +174,28 @@ def give_back(act: Act, answer: Mapping[str, Any], key: str | None) -> Escalatio
             said.set_owner(tx, (item.tenant, item.conversation), "agent")
         runs.wake(tx, act.row.id, act.now)
     act.log(action, str(answer["instruction"]), key)
+    if answer["instruction"]:
+        opinions.put(tx, _opinion(act, str(answer["instruction"]), ends=ends), act.seal)
     said_so = str(answer["instruction"]) or ("Settled." if ends else "Handed back.")
     return act.save(status="resolved", resolved_at=act.now, resolution=said_so, locked_until=None)
+
+
+def _opinion(act: Act, instruction: str, *, ends: bool) -> Feedback:
+    """What the person tells the agent on the way back is what it should have known."""
+    item = act.item
+    return Feedback(
+        tenant=item.tenant,
+        run_id=item.run_id,
+        conversation=item.conversation,
+        agent=item.agent,
+        kind="operator",
+        by=act.by,
+        rating=0,
+        reason=instruction if ends else "",
+        correction="" if ends else instruction,
+        about=item.id,
+        at=act.now,
+    )
 
 
 def errand(act: Act, kind: str, tool: str, detail: Mapping[str, Any]) -> str:
@@ -181,6 +217,7 @@ def errand(act: Act, kind: str, tool: str, detail: Mapping[str, Any]) -> str:
     )
     waits.add(act.tx, wait, act.seal, act.now)
     runs.wake(act.tx, act.row.id, act.now)
+    act.save()
     return key
 
 
@@ -215,6 +252,7 @@ def as_told(one: Said) -> Message:
 def claim(act: Act) -> Escalation:
     """Keep it from others for a while."""
     act.free()
+    act.able(act.by)
     act.log("claimed")
     return act.save(assignee=act.by, locked_until=act.policy.locked_until(act.now))
 
@@ -230,13 +268,17 @@ def release(act: Act) -> Escalation:
 
 def assign(act: Act, to: str) -> Escalation:
     """Make it somebody else's; with it goes the conversation, when it is taken over."""
-    if act.item.status == "resolved":
+    item, due_at = act.item, act.item.due_at
+    if item.status == "resolved":
         raise NotYours("This escalation is resolved.")
-    if act.item.status == "taken" and act.item.conversation is not None:
-        where = (act.item.tenant, act.item.conversation)
-        said.set_owner(act.tx, where, "person", to)
+    act.able(to)
+    if item.status == "taken":
+        due_at = act.policy.silent_at(act.now)
+        if item.conversation is not None:
+            said.set_owner(act.tx, (item.tenant, item.conversation), "person", to)
     act.log("assigned", to)
-    return act.save(assignee=to, locked_until=act.policy.locked_until(act.now))
+    lock = act.policy.locked_until(act.now)
+    return act.save(assignee=to, locked_until=lock, due_at=due_at)
 
 
 def snooze(act: Act, until: int | None) -> Escalation:

@@ -20,6 +20,7 @@ from roadworthy.events import (
     LoopNoticed,
     ModelReplied,
     Noted,
+    RunEnded,
     RunEvent,
     RunStarted,
     ToolOutcome,
@@ -205,6 +206,8 @@ def transcript(events: Iterable[RunEvent]) -> list[Message]:
             messages.append(runtime_note(loop_note(event)))
         elif isinstance(event, Delivered):
             delivered = event.text
+        elif isinstance(event, RunEnded) and event.reason == "joined":
+            return []  # its message is told by the run that it joined
     _close_turn(messages, turn_key, results, None if back else delivered)
     return _and_back(messages, back, delivered)
 

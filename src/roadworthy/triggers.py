@@ -194,6 +194,11 @@ class EscalationRules:
         """1 first."""
         return self.priority.get(trigger, PRIORITIES[trigger])
 
+    def asks_operator(self, severity: str) -> bool:
+        """Whether an operator must agree to a call of this severity."""
+        bound = self.severity
+        return bound is not None and SEVERITIES.index(severity) >= SEVERITIES.index(bound)
+
     def skill_of(self, trigger: Trigger, state: RunState) -> str:
         """What who takes it must know."""
         return self.skill(trigger, state) if callable(self.skill) else self.skill
@@ -227,13 +232,8 @@ class EscalationRules:
         bound, known = self.confidence_below, state.confidence
         if bound is not None and known is not None and known < bound:
             return Judged("confidence", f"Confidence {known:.2f} is below {bound:.2f}.")
-        if self.severity is not None and state.severity is not None:
-            grave = SEVERITIES.index(state.severity) >= SEVERITIES.index(self.severity)
-            return (
-                Judged("severity", f"The action is of {state.severity} severity.")
-                if grave
-                else None
-            )
+        if state.severity is not None and self.asks_operator(state.severity):
+            return Judged("severity", f"The action is of {state.severity} severity.")
         if self.repeats and state.repeats:
             times = f"{state.repeats} times"
             return Judged("repeated", f"The agent came to the same state {times}.")

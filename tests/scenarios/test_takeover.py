@@ -214,10 +214,12 @@ async def test_a_draft_is_written_for_the_person_alone(tmp_path: Path) -> None:
         with pytest.raises(NotYours):
             await rt.inbox.draft(item.id, "lea")
         await rt.inbox.take(item.id, "lea")
+        await rt.run(desk, "Well?", user="ana", conversation="c")
         assert await rt.inbox.draft(item.id, "lea") == "You will get it back."
+        assert "Well?" in [m.text for m in model.requests[0].messages]
         packet = await rt.inbox.packet(item.id)
         assert packet.suggested == "You will get it back."
-        assert [line.text for line in packet.conversation] == ["My lawyer will write"]
+        assert [line.text for line in packet.conversation] == ["My lawyer will write", "Well?"]
         assert delivered(await journal(rt, said.run_id)) == []
         await rt.inbox.hand_back(item.id, "lea")
         assert (await rt.result(said.run_id)).text == "Bye."

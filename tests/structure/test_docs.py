@@ -48,3 +48,10 @@ def test_the_example_of_the_page_on_tools_is_declared_without_objection() -> Non
     assert isinstance(weather, Tool)
     kinds = [type(rung).__name__ for rung in weather.fallback]
     assert kinds == ["Alternative", "LastGood", "Default"]
+
+
+def test_the_inbox_of_the_page_is_declared_without_objection() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "inbox.md").read_text("utf-8"), re.DOTALL)
+    module = types.ModuleType("page")
+    exec(compile(code, "docs/inbox.md", "exec"), module.__dict__)  # noqa: S102 - our own page
+    assert [queue.name for queue in module.__dict__["inbox"].queues] == ["default", "leads"]

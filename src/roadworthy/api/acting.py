@@ -1,4 +1,4 @@
-"""Routes that act on runs: cancel, resume, undo, decide, deliver.
+"""Routes that act on runs: cancel, resume, undo, decide, deliver, feedback.
 
 Invariant: who acted is on record where the client says so.
 """
@@ -9,7 +9,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from roadworthy.api.bodies import Accepted, Cancel, DecisionBody, LaterBody, Resume, Taken, Undo
+from roadworthy.api.bodies import (
+    Accepted,
+    Cancel,
+    DecisionBody,
+    FeedbackBody,
+    LaterBody,
+    Resume,
+    Taken,
+    Undo,
+)
 from roadworthy.api.desk import AtDesk, Desk, RunId
 from roadworthy.trace import limits_of
 
@@ -38,6 +47,13 @@ async def undo(run_id: RunId, body: Undo, desk: AtDesk) -> Accepted:
     """Take back what a run did that is over. Answers with the run that does it; asked again it is
     the same one."""
     return await _accepted(desk, await desk.rt.undo(run_id, by=body.by))
+
+
+@routes.post("/runs/{run_id}/feedback", status_code=202, tags=["runs"])
+async def feedback(run_id: RunId, body: FeedbackBody, desk: AtDesk) -> FeedbackBody:
+    """Keep what somebody thinks of a run; given again, their latest word stands."""
+    await desk.rt.feedback(run_id, **body.model_dump())
+    return body
 
 
 @routes.post("/approvals/{approval}", status_code=202, tags=["approvals"])

@@ -128,6 +128,17 @@ class DecisionBody(_Body):
     note: Annotated[str, Field(max_length=20_000)] = ""
 
 
+class FeedbackBody(_Body):
+    """What somebody thinks of a run. `consent`: it may become a case for evals."""
+
+    by: Name
+    kind: Literal["user", "operator"] = "user"
+    rating: Literal[-1, 0, 1] = 0
+    reason: Annotated[str, Field(max_length=20_000)] = ""
+    correction: Annotated[str, Field(max_length=20_000)] = ""
+    consent: bool = False
+
+
 class LaterBody(_Body):
     """The result of a call that was waited for, or why there is none."""
 

@@ -32,6 +32,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("check", "Check the tools of a file's agents; say what a model will trip over."),
     "runs": ("runs", "List runs, show one, cancel or resume it."),
     "schedules": ("schedules", "List the schedules, or remove one."),
+    "feedback": ("feedback", "Export what people said of runs, as cases for evals."),
     "replay": ("replay", "Re-execute a recorded run without any call; say what would differ."),
     "worker": ("worker", "Execute the runs of a Postgres store, beside any number of others."),
     "workers": ("workers", "List the processes that execute runs, or have one drain."),

@@ -9,12 +9,13 @@ import dataclasses
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from roadworthy.errors import UnknownEscalation
+from roadworthy.escalation import notices
 from roadworthy.escalation.views import Escalation, Kind, LogEntry
 from roadworthy.store import payloads
 from roadworthy.store import schema as s
@@ -40,6 +41,20 @@ _ORDER = (_T.priority, func.coalesce(_T.due_at, _T.created_at), _T.created_at, _
 _OPEN = Statement(_SELECT.where(_T.status != "resolved").order_by(*_ORDER).limit(_P("most")))
 _RESOLVED = Statement(
     _SELECT.where(_T.status == "resolved").order_by(_T.resolved_at.desc(), _T.id).limit(_P("most"))
+)
+_DUE = Statement(
+    select(_T.id, _T.run_id).where(
+        _T.status == _P("status"),
+        or_(
+            and_(
+                _T.due_at <= _P("now"),
+                _T.level < _P("most_level"),
+                or_(_T.snoozed_until.is_(None), _T.snoozed_until <= _P("now")),
+            ),
+            and_(_T.status == "open", _T.assignee.is_not(None), _T.locked_until <= _P("now")),
+            _T.snoozed_until <= _P("now"),
+        ),
+    )
 )
 _LIKE = Statement(
     _SELECT.where(
@@ -93,6 +108,11 @@ _ENTRIES = Statement(
     .where(_L.escalation_id == _P("escalation"))
     .order_by(_L.id)
 )
+_VOTES = Statement(
+    select(_L.key)
+    .where(_L.escalation_id == _P("escalation"), _L.action == "agreed", _L.key.is_not(None))
+    .order_by(_L.id)
+)
 _PULSE = Statement(select(func.max(_L.id)))
 
 
@@ -113,6 +133,14 @@ class NewEscalation:
     priority: int
     due_at: int | None
     handover: str = ""
+
+
+class Vote(NamedTuple):
+    """That a person agrees to a call with these arguments. content: their hash."""
+
+    approval: str
+    content: str
+    by: str
 
 
 def put(tx: Tx, new: NewEscalation, seal: Seal, now: int, by: str = "") -> Escalation:
@@ -183,8 +211,10 @@ def log(
     now: int,
     key: str | None = None,
 ) -> bool:
-    """Log (action, by, text). False: an action under this key is logged already."""
+    """Log (action, by, text), and tell whom it concerns. False: an action under this key is logged
+    already."""
     action, by, text = entry
+    notices.of_action(tx, escalation, action, now)
     detail = payloads.keep(tx, msgspec.json.encode(text), seal) if text else ""
     return bool(
         tx.run(_LOG, escalation_id=escalation, at=now, by=by, action=action, detail=detail, key=key)
@@ -195,6 +225,19 @@ def logged(tx: Tx, escalation: str, key: str | None) -> str | None:
     """Which action was done under this key."""
     row = None if key is None else tx.one(_LOGGED, escalation=escalation, key=key)
     return None if row is None else str(row[0])
+
+
+def vote(tx: Tx, escalation: str, vote: Vote, said: str, at: tuple[Seal, int]) -> None:
+    """Log that one of two persons agrees to a call."""
+    number = len(votes(tx, escalation)) + 1
+    key = f"agreed/{number}/{vote.approval}/{vote.content}/{vote.by}"
+    log(tx, escalation, ("agreed", vote.by, said), *at, key)
+
+
+def votes(tx: Tx, escalation: str) -> list[Vote]:
+    """Who agreed to what, in order."""
+    keys = (str(row[0]).split("/", 4) for row in tx.rows(_VOTES, escalation=escalation))
+    return [Vote(key[2], key[3], key[4]) for key in keys]
 
 
 def entries(tx: Tx, escalation: str) -> list[LogEntry]:
@@ -233,6 +276,13 @@ def of_conversation(tx: Tx, tenant: str, conversation: str) -> list[Escalation]:
 def listed(tx: Tx, *, resolved: bool, most: int) -> list[Escalation]:
     """What is in the queue, first things first; or what was resolved, the newest first."""
     return _items(tx, tx.rows(_RESOLVED if resolved else _OPEN, most=most))
+
+
+def due(tx: Tx, now: int, most_level: int) -> list[tuple[str, str]]:
+    """(item, run) of what has a clock that has run out."""
+    waiting = tx.rows(_DUE, status="open", now=now, most_level=most_level)
+    owned = tx.rows(_DUE, status="taken", now=now, most_level=2**31 - 1)
+    return [(row[0], row[1]) for row in (*waiting, *owned)]
 
 
 def alike(tx: Tx, item: Escalation, most: int) -> list[Escalation]:

@@ -21,8 +21,9 @@ class Escalation:
 
     kind "decision": calls wait to be decided, the agent still owns the conversation; "handover":
     the run waits for a person; "notice": the run is over, somebody should look. handover: the key
-    of its wait. status "taken": a person owns the conversation. level: how often it was escalated
-    further. version: every change raises it.
+    of its wait. status "taken": a person owns the conversation. due_at: until when somebody must
+    have taken it; once taken, until when its owner must have said or done something. level: how
+    often it was escalated further. version: every change raises it.
     """
 
     WORDS: ClassVar[tuple[str, ...]] = ("reason", "resolution")

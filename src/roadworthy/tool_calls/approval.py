@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
+from roadworthy.clock import MICROS
 from roadworthy.events import ApprovalAsked, ApprovalDecided, ToolIntended
 from roadworthy.messages import ToolCall
 from roadworthy.run import Done, Run
@@ -31,6 +33,9 @@ async def asks_whom(run: Run, planned: Planned, edited: str = "") -> str | None:
     what tells it apart when a person changed the call."""
     tool, rules = planned.tool, run.agent.rulebook.approvals(planned.tool.name)
     declared = tool.approval
+    ways = (tool, *tool.alternatives)  # what is agreed to may be carried out by another
+    if any(run.agent.escalation.asks_operator(each.severity) for each in ways):
+        return "operator"
     if not rules and (declared is None or isinstance(declared, str)):
         return declared
     call = ToolCall(tool.name, dict(planned.values), id=planned.call.id)
@@ -55,7 +60,7 @@ async def asks_whom(run: Run, planned: Planned, edited: str = "") -> str | None:
 
 
 async def approval(run: Run, planned: Planned, asks: str) -> ApprovalDecided | Wait:
-    """The decision on a call, or what to wait for."""
+    """The decision on a call, a rule's where one agrees, or what to wait for."""
     key, reason = _key(run, planned), _reason(run, planned)
     wait = Wait(
         id=wait_id(run.id, key),
@@ -70,16 +75,34 @@ async def approval(run: Run, planned: Planned, asks: str) -> ApprovalDecided | W
 
     async def effect() -> Done[ApprovalDecided]:
         answer = run.past.answers.get(key)
+        if answer is None and asks == "operator" and asked_before(run, planned) is None:
+            answer = _by_rule(run, planned)
         if answer is None:
-            raise Suspend([wait])
+            raise Suspend([replace(wait, expires=_expires(run, key))])
         return Done(decided(key, wait.id, answer))
 
     try:
         return await run.step(key, effect)
     except Suspend as suspend:
-        if suspend.waits[0] is not wait:
+        if suspend.waits[0].id != wait.id:
             raise
-        return wait
+        return suspend.waits[0]
+
+
+def _by_rule(run: Run, planned: Planned) -> Mapping[str, Any] | None:
+    """What a declared rule decides in an operator's stead."""
+    clear = in_clear(run, planned.tool, planned.values, planned.arguments)
+    rule = run.agent.rulebook.agrees(planned.tool.name, clear)
+    return None if rule is None else {"decision": "approve", "by": f"rule:{rule}"}
+
+
+def _expires(run: Run, key: str) -> int | None:
+    """Until when it may be decided: counted from when it was asked first."""
+    asked = [e for e in run.past.attempts.get(key, ()) if isinstance(e, ApprovalAsked)]
+    if asked:
+        return asked[0].expires
+    seconds = run.agent.escalation.decide_seconds
+    return None if seconds is None else run.clock.now() + int(seconds * MICROS)
 
 
 def asked_before(run: Run, planned: Planned) -> ApprovalAsked | None:
@@ -136,5 +159,7 @@ def decided(key: str, approval_id: str, answer: Mapping[str, Any]) -> ApprovalDe
 
 def _reason(run: Run, planned: Planned) -> str:
     said = f"{planned.tool.name} is {planned.effect} and needs a person's word"
+    if run.agent.escalation.asks_operator(planned.tool.severity):
+        return f"{said}: it is of {planned.tool.severity} severity."
     rules = run.agent.rulebook.approvals(planned.tool.name)
     return f"{said}: {', '.join(map(str, rules))}." if rules else f"{said}."

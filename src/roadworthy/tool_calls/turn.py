@@ -252,6 +252,9 @@ class _Turn:
         if before is not None:
             self.run.visited.add(f"{planned.key}/asks")
             return before.asks
+        if f"{planned.key}/approval" in self.run.past.outcomes:
+            self.run.visited.add(f"{planned.key}/asks")
+            return "operator"  # a rule agreed to it
         if by_person(planned.key):
             return None  # whoever asks for it is who would be asked
         if planned.key in self.run.past.outcomes:  # done before its tool asked for a word

@@ -5,7 +5,15 @@ Invariant: only declared tools, with arguments that fit, ever execute.
 
 from roadworthy.agent import Alternative, ArgumentReader, Tool, Toolset
 from roadworthy.limits import Breaker
-from roadworthy.rules import Rule, at_most, bounds, only_after_approval, over, requires
+from roadworthy.rules import (
+    Rule,
+    approve_when,
+    at_most,
+    bounds,
+    only_after_approval,
+    over,
+    requires,
+)
 from roadworthy.standins import AskPerson, Default, LastGood
 from roadworthy.tools.arguments import MAX_BYTES, MAX_DEPTH, HintReader, SchemaReader
 from roadworthy.tools.declare import RESERVED, tool, tool_from_schema
@@ -36,6 +44,7 @@ __all__ = [
     "Tool",
     "Toolset",
     "Undo",
+    "approve_when",
     "argument_hash",
     "at_most",
     "bounds",

@@ -1,0 +1,128 @@
+"""Persons who act at once, and while something is under way: one owner, and nothing hangs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from roadworthy import Agent, Runtime, Tool, ToolCall, tool
+from roadworthy.errors import NotYours
+from roadworthy.escalation import Escalation, Inbox
+from roadworthy.testing import ScriptedModel
+from roadworthy.testing.scripted import Item
+from tests.scenarios.world import url
+
+pytestmark = pytest.mark.requirement("HIT-3")
+
+
+class Gate:
+    """A tool that begins, and goes on when it may."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    def tool(self) -> Tool[None]:
+        @tool(effect="write", idempotent_by_nature=True)
+        async def slow(order: str) -> str:
+            """Something slow. order: such as A-17."""
+            self.begun.set()
+            await self.go_on.wait()
+            return "done"
+
+        return slow
+
+
+async def until(rt: Runtime, seen: Callable[[list[Escalation]], object]) -> Escalation:
+    async for _ in rt.inbox.changes():
+        items = await rt.inbox.list()
+        if seen(items):
+            return items[0]
+    raise AssertionError
+
+
+async def test_one_who_is_assigned_while_the_agent_lets_go_gets_it(tmp_path: Path) -> None:
+    gate = Gate()
+    script: list[Item] = [ToolCall("slow", {"order": "A-17"}), "All is done."]
+    desk = Agent("desk", model=ScriptedModel(script), tools=[gate.tool()])
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        run_id = await rt.start(desk, "Do it", user="ana", conversation="c")
+        await gate.begun.wait()
+        first = asyncio.ensure_future(rt.inbox.take_conversation("c", "lea"))
+        item = await until(rt, bool)
+        again = asyncio.ensure_future(rt.inbox.take(item.id, "lea"))  # her other window
+        while len((await rt.inbox.packet(item.id)).log) < 3:
+            await asyncio.wait([first, again], timeout=0.01)
+        assert (await rt.inbox.get(item.id)).status == "open"  # the agent still acts
+        await rt.inbox.assign(item.id, "tom", "lea")
+        gate.go_on.set()
+        for work in (first, again):
+            with pytest.raises(NotYours):
+                await work
+        item = await until(rt, lambda items: items[0].status == "taken")
+        packet = await rt.inbox.packet(item.id)
+        assert (item.assignee, packet.owner, packet.person) == ("tom", "person", "tom")
+        await rt.inbox.hand_back(item.id, "tom")
+        assert (await rt.result(run_id)).status == "completed"
+
+
+async def test_given_back_while_an_errand_is_done_it_is_the_agents(tmp_path: Path) -> None:
+    gate = Gate()
+    desk = Agent("desk", model=ScriptedModel(["Bye."]), tools=[gate.tool()])
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        said = await rt.run(desk, "I want to talk to a human", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        await rt.inbox.take(item.id, "lea")
+        call = asyncio.ensure_future(rt.inbox.call(item.id, "slow", {"order": "A-17"}, "lea"))
+        await gate.begun.wait()
+        await rt.inbox.hand_back(item.id, "lea")
+        gate.go_on.set()
+        assert (await call).outcome == "ok"
+        assert (await rt.result(said.run_id)).text == "Bye."
+        assert await rt.inbox.list() == []
+        assert (await rt.inbox.packet(item.id)).owner == "agent"
+
+
+async def test_a_message_that_went_to_the_person_is_remembered_once(tmp_path: Path) -> None:
+    gate = Gate()
+    script: list[Item] = [ToolCall("slow", {"order": "A-17"}), "All is done."]
+    desk = Agent("desk", model=ScriptedModel(script), tools=[gate.tool()])
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        run_id = await rt.start(desk, "Do it", user="ana", conversation="c")
+        await gate.begun.wait()
+        await rt.start(desk, "And?", user="ana", conversation="c")  # waits its turn
+        taking = asyncio.ensure_future(rt.inbox.take_conversation("c", "lea"))
+        await until(rt, bool)
+        gate.go_on.set()
+        item = await taking
+        await rt.inbox.hand_back(item.id, "lea")
+        await rt.result(run_id)
+        history = [m.text for m in await rt.history("c", user="ana")]
+        assert (history.count("Do it"), history.count("And?")) == (1, 1)
+
+
+async def test_what_is_cancelled_ends_whoever_takes_it(tmp_path: Path) -> None:
+    gate = Gate()
+    desk = Agent(
+        "desk", model=ScriptedModel([ToolCall("slow", {"order": "A"})]), tools=[gate.tool()]
+    )
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        run_id = await rt.start(desk, "Do it", user="ana", conversation="c")
+        await gate.begun.wait()
+        taking = asyncio.ensure_future(rt.inbox.take_conversation("c", "lea"))
+        await until(rt, bool)
+        await rt.cancel(run_id)
+        gate.go_on.set()
+        assert (await rt.result(run_id)).reason == "cancelled"
+        with pytest.raises(NotYours):
+            await taking
+        assert await rt.inbox.list() == []
+        said = await rt.run(desk, "I want to talk to a human", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        await rt.inbox.take(item.id, "lea")
+        await rt.cancel(said.run_id)
+        assert (await rt.result(said.run_id)).reason == "cancelled"
+        assert await rt.inbox.list() == []
+        assert (await rt.inbox.packet(item.id)).owner == "agent"
