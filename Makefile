@@ -23,7 +23,7 @@ check: $(INSTALLED) ## format, lint, types, import contracts, structure
 
 # What decides on rows, waits for them or recovers from them; other tests only use a store.
 STORED := $(wildcard tests/unit/store tests/unit/api tests/properties) $(wildcard $(addprefix tests/scenarios/test_, \
-  approvals.py cancel.py closing.py conversations.py effects.py limits.py processes.py resume.py tool_cache.py \
+  approvals.py cancel.py closing.py conversations.py effects.py limits.py processes.py resume.py takeover.py tool_cache.py \
   turns.py unknown_outcomes.py))
 
 # Many processes on Postgres: engine, workers, and a cluster under random kills.

@@ -216,20 +216,25 @@ class Opened:
         veil = Veil(self.house.privacy, tenant, conversation)
         return await veil.reveal(await self.house.read(read))
 
-    async def listen(self, conversation: str, user: User, after: int) -> AsyncIterator[Said]:
-        """See `Runtime.listen`."""
+    async def said(self, conversation: str, user: User, after: int) -> list[Said] | None:
+        """See `Runtime.said`."""
         _ = self.people.declared
         veil = Veil(self.house.privacy, user.tenant, conversation)
 
-        def read(tx: Tx) -> list[Said]:
+        def read(tx: Tx) -> list[Said] | None:
             if runs.conversation_user(tx, user.tenant, conversation) != user.id:
-                return []
+                return None
             return said.after(tx, user.tenant, conversation, after)
 
+        found = await self.house.read(read)
+        return None if found is None else [await veil.reveal(one) for one in found]
+
+    async def listen(self, conversation: str, user: User, after: int) -> AsyncIterator[Said]:
+        """See `Runtime.listen`."""
         while True:
-            for one in await self.house.read(read):
+            for one in await self.said(conversation, user, after) or ():
                 after = one.n
-                yield await veil.reveal(one)
+                yield one
             await asyncio.sleep(LOOK_SECONDS)  # noqa: TID251 - other processes write there
 
     def _watched(self, run_id: str) -> bool:

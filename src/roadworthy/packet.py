@@ -37,12 +37,13 @@ from roadworthy.store.waits import WaitRow
 from roadworthy.transcript import transcript
 
 _MOST_TEXT = 2_000
+_MOST_LINES = 1_000  # the newest; all are in `rt.said`
 Outcome: TypeAlias = Literal["ok", "failed", "refused", "unknown", "waiting"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One message. at: microseconds UTC. by: which person."""
+    """One message. at: microseconds UTC. by: which person. n: its place, 0 when it has none."""
 
     WORDS: ClassVar[tuple[str, ...]] = ("text",)
 
@@ -50,6 +51,7 @@ class Line:
     text: str
     at: int
     by: str = ""
+    n: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,8 @@ def read_packet(tx: Tx, item: Escalation) -> tuple[Packet, RunRow]:
     """The packet of an escalation, and its run."""
     row = runs.get(tx, item.run_id)
     events = recorded.events(tx, item.run_id)
-    talk = said.after(tx, item.tenant, item.place, 0)
+    newest = said.last(tx, item.tenant, item.place)
+    talk = said.after(tx, item.tenant, item.place, max(0, newest - _MOST_LINES), _MOST_LINES)
     history: list[Message] = []
     if not talk:
         history = transcript(events)
@@ -162,7 +165,7 @@ def read_packet(tx: Tx, item: Escalation) -> tuple[Packet, RunRow]:
 def lines_of(talk: Sequence[Said], history: Sequence[Message], at: int) -> tuple[Line, ...]:
     """The conversation; of one from before the inbox, what runs remember. at: for those."""
     if talk:
-        return tuple(Line(who=s.who, text=s.text, at=s.at, by=s.by) for s in talk)
+        return tuple(Line(who=s.who, text=s.text, at=s.at, by=s.by, n=s.n) for s in talk)
     return tuple(
         Line(who="user" if m.role == "user" else "agent", text=m.text, at=at)
         for m in history

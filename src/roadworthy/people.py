@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import msgspec
 
 from roadworthy import takeover
 from roadworthy.context import User
+from roadworthy.errands import outcome
 from roadworthy.errors import ConfigurationError, NotYours, RunError, UnknownApproval
 from roadworthy.escalation import rows, said
 from roadworthy.escalation.policy import Inbox
@@ -25,15 +25,9 @@ from roadworthy.executor import Executor
 from roadworthy.intake import Intake
 from roadworthy.keeper import Keeper
 from roadworthy.limits import Limits
-from roadworthy.live import Live, Told
+from roadworthy.live import Live
 from roadworthy.messages import Json, Message, ToolCall
-from roadworthy.packet import (
-    Attempt,
-    Packet,
-    attempts_of,
-    outcome_of,
-    read_packet,
-)
+from roadworthy.packet import Attempt, Packet, attempts_of, read_packet
 from roadworthy.reception import Request
 from roadworthy.result import Decision
 from roadworthy.run import RunOptions, Unit
@@ -46,7 +40,6 @@ from roadworthy.transcript import runtime_note
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.15
-_ANSWER_SECONDS = 120.0
 _TAKE_SECONDS = 15.0
 _MOST_SAID = 20_000
 _OPENED = "A person of the staff opened this conversation; the user has not written yet."
@@ -145,18 +138,20 @@ class People:
 
     # --- whose it is ---------------------------------------------------------------------
 
-    async def claim(self, escalation: str, by: str) -> Escalation:
+    async def claim(self, escalation: str, by: str, *, key: str | None = None) -> Escalation:
         """Keep it from others for a while: it is mine to look at. Raises: NotYours."""
-        return await self._act(escalation, by, takeover.claim)
+        return await self._act(escalation, by, takeover.claim, key=key)
 
-    async def release(self, escalation: str, by: str) -> Escalation:
+    async def release(self, escalation: str, by: str, *, key: str | None = None) -> Escalation:
         """Give a claim up. One who owns the conversation hands it back instead."""
-        return await self._act(escalation, by, takeover.release)
+        return await self._act(escalation, by, takeover.release, key=key)
 
-    async def assign(self, escalation: str, to: str, by: str) -> Escalation:
+    async def assign(
+        self, escalation: str, to: str, by: str, *, key: str | None = None
+    ) -> Escalation:
         """Make it somebody else's; with it goes the conversation, when it is taken over."""
         _named(to, "to")
-        return await self._act(escalation, by, lambda act: takeover.assign(act, to))
+        return await self._act(escalation, by, lambda act: takeover.assign(act, to), key=key)
 
     async def take(self, escalation: str, by: str, *, key: str | None = None) -> Escalation:
         """Take the conversation over: from now on the agent is silent, until it is handed back.
@@ -243,7 +238,7 @@ class People:
         if not text.strip() or len(text) > _MOST_SAID:
             raise RunError(f"Say something, at most {_MOST_SAID:,} characters.")
         item = await self.get(escalation)
-        if item.status == "open":
+        if item.status == "open" and not await self._done(escalation, key):
             await self.take(escalation, by)
         row = await self._house.read(lambda tx: runs.get(tx, item.run_id))
         words = await self._house.veil(row).conceal(text)
@@ -252,20 +247,27 @@ class People:
             act.mine()
             sent = said.Sent(who="person", by=by)
             said.add(act.tx, act.place, sent, Message.assistant(words), act.seal, act.now)
-            act.log("said", "", key)
+            act.log("said")
             return act.save(locked_until=act.policy.locked_until(act.now))
 
         return await self._act(escalation, by, change, key=key)
 
-    async def draft(self, escalation: str, by: str, *, wish: str = "") -> str:
+    async def draft(
+        self, escalation: str, by: str, *, wish: str = "", key: str | None = None
+    ) -> str:
         """A reply that the agent writes for the owner to send; nobody else sees it. Paid by the
         run. Raises: NotYours; RunError: it could not be written."""
 
         def change(act: Act) -> tuple[RunRow, str]:
             act.mine()
+            known = errand_by(act, key, "draft")
+            if known is not None:
+                return act.row, known
             talk = [as_told(s) for s in said.of_handover(act.tx, act.place)]
             plain = [msgspec.to_builtins(message) for message in talk]
-            return act.row, errand(act, "draft", "", {"wish": wish, "talk": plain})
+            return act.row, errand(
+                act, "draft", "", {"wish": wish, "talk": plain, "key": key or ""}
+            )
 
         row, key_of = await self._act(escalation, by, change)
         self._keeper.wake(row.id)
@@ -299,10 +301,9 @@ class People:
 
         def change(act: Act) -> tuple[RunRow, str]:
             act.mine()
-            if key is not None and act.item.handover:
-                known = errand_by(act, key)
-                if known is not None:
-                    return act.row, known
+            known = errand_by(act, key, "call")
+            if known is not None:
+                return act.row, known
             left = errand(act, "call", tool, {"arguments": hidden, "key": key or ""})
             act.log("called", tool)
             return act.row, left
@@ -385,7 +386,7 @@ class People:
                 act.mine()
             else:
                 act.free()
-            return give_back(act, answer, key)
+            return give_back(act, answer)
 
         item = await self._act(escalation, by, change, key=key)
         self._keeper.wake(item.run_id)
@@ -394,20 +395,26 @@ class People:
 
     # --- keeping house -------------------------------------------------------------------
 
-    async def note(self, escalation: str, text: str, by: str) -> Escalation:
+    async def note(
+        self, escalation: str, text: str, by: str, *, key: str | None = None
+    ) -> Escalation:
         """A note for other operators; the user and the agent never see it."""
         if not text.strip():
             raise RunError("The note is empty.")
-        return await self._act(escalation, by, lambda act: takeover.note(act, text))
+        return await self._act(escalation, by, lambda act: takeover.note(act, text), key=key)
 
-    async def tag(self, escalation: str, tags: Sequence[str], by: str) -> Escalation:
+    async def tag(
+        self, escalation: str, tags: Sequence[str], by: str, *, key: str | None = None
+    ) -> Escalation:
         """Replace its tags."""
         plain = tuple(dict.fromkeys(" ".join(tag.split()) for tag in tags if tag.strip()))
-        return await self._act(escalation, by, lambda act: takeover.tag(act, plain))
+        return await self._act(escalation, by, lambda act: takeover.tag(act, plain), key=key)
 
-    async def snooze(self, escalation: str, until: int | None, by: str) -> Escalation:
+    async def snooze(
+        self, escalation: str, until: int | None, by: str, *, key: str | None = None
+    ) -> Escalation:
         """Out of sight until then (microseconds UTC); None: back at once."""
-        return await self._act(escalation, by, lambda act: takeover.snooze(act, until))
+        return await self._act(escalation, by, lambda act: takeover.snooze(act, until), key=key)
 
     async def escalate(
         self,
@@ -417,6 +424,7 @@ class People:
         reason: str,
         queue: str | None = None,
         priority: int | None = None,
+        key: str | None = None,
     ) -> Escalation:
         """Put it further up: back into a queue, before others. Who owned it gives it up."""
         declared = self.declared
@@ -426,6 +434,7 @@ class People:
             lambda act: takeover.further(
                 act, reason, declared.queue(queue or act.item.queue), priority
             ),
+            key=key,
         )
 
     # --- inside --------------------------------------------------------------------------
@@ -450,34 +459,21 @@ class People:
                 runs.hold_conversation(tx, item.tenant, item.conversation, item.user)
             current = rows.by_id(tx, escalation, self._tenant)
             policy = declared.queue(current.queue)
-            act = Act(tx, current, row, by, now, seal, policy)
+            act = Act(tx, current, row, by, now, seal, policy, key)
             if rows.logged(tx, escalation, key) is not None:
                 return current  # type: ignore[return-value]
             return change(act)
 
         return await self._house.journal.commit(Unit(apply=apply))  # type: ignore[return-value]
 
-    async def _outcome(self, row: RunRow, keys: Sequence[str]) -> RunEvent | None:
-        """The outcome of an errand, when there is one; None: the run came to something else."""
-        told = self._live.expect(row.id)
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                found, over = None, False
-                while found is None and not over:
-                    found, over = await self._house.read(lambda tx: outcome_of(tx, row.id, keys))
-                    if found is None and not over:
-                        await self._heard(told)
-                return found
-        except TimeoutError:
-            return None
-        finally:
-            self._live.forget(row.id, told)
+    async def _done(self, escalation: str, key: str | None) -> bool:
+        """Whether an action was done under this key."""
+        return await self._house.read(lambda tx: rows.logged(tx, escalation, key)) is not None
 
-    async def _heard(self, told: asyncio.Queue[Told]) -> None:
-        """A segment of the run is over here, or a moment has passed."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._keeper.patience or 1.0):
-                await told.get()
+    async def _outcome(self, row: RunRow, keys: Sequence[str]) -> RunEvent | None:
+        """What came of an errand."""
+        patience = self._keeper.patience or 1.0
+        return await outcome(self._house, self._live, row.id, keys, patience)
 
 
 def _active(tx: Tx, tenant: str, conversation: str) -> str | None:

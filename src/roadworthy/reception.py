@@ -126,10 +126,11 @@ def asking(
     """
     if request.check is not None:
         request.check(tx)
-    told = _said_before(tx, request) if logs else None
+    told = _told_before(tx, request)  # it knows where the answer was given
+    if told is None and logs:
+        told = _said_before(tx, request)
     if told is None and active is not None and logs:
         told = _to_person(tx, request, active, seal, now)
-    told = told or _told_before(tx, request)
     if told is not None or active is None:
         return told
     for wait in waits.of_run(tx, active):

@@ -95,6 +95,14 @@ class Records(ABC):
         the words that are stored."""
         return await self._open.house.read(lambda tx: list(cases(tx, since)))
 
+    async def said(
+        self, conversation: str, *, user: User | str, after: int = 0
+    ) -> list[Said] | None:
+        """The messages behind place `after`, at most 1,000; None: this user has no such
+        conversation. Kept where an inbox is declared."""
+        who = user if isinstance(user, User) else User(user)
+        return await self._open.said(conversation, who, after)
+
     def listen(self, conversation: str, *, user: User | str, after: int = 0) -> AsyncIterator[Said]:
         """Every message of a user's conversation behind place `after`, then each as it comes:
         theirs, the agent's and persons' alike. Never ends by itself; another's has none."""

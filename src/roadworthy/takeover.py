@@ -43,6 +43,7 @@ class Act:
     now: int
     seal: Seal
     policy: QueuePolicy
+    key: str | None = None  # of the request; the first thing that is logged bears it
 
     @property
     def place(self) -> said.Place:
@@ -62,8 +63,9 @@ class Act:
         self.item = rows.save(self.tx, changed, self.seal, self.now)
         return self.item
 
-    def log(self, action: str, text: str = "", key: str | None = None) -> None:
+    def log(self, action: str, text: str = "") -> None:
         """Say what was done."""
+        key, self.key = self.key, None
         rows.log(self.tx, self.item.id, (action, self.by, text), self.seal, self.now, key)
 
     def mine(self) -> None:
@@ -156,7 +158,8 @@ def take_run(
     return take(Act(tx, item, row, by, now, seal, inbox.queue(item.queue)), by)
 
 
-def give_back(act: Act, answer: Mapping[str, Any], key: str | None) -> Escalation:
+def give_back(act: Act, answer: Mapping[str, Any]) -> Escalation:
+    """The agent has it again, or the run ends as settled."""
     item, tx = act.item, act.tx
     ends = bool(answer.get("ends"))
     if item.kind == "decision":
@@ -173,7 +176,7 @@ def give_back(act: Act, answer: Mapping[str, Any], key: str | None) -> Escalatio
         if item.conversation is not None:
             said.set_owner(tx, (item.tenant, item.conversation), "agent")
         runs.wake(tx, act.row.id, act.now)
-    act.log(action, str(answer["instruction"]), key)
+    act.log(action, str(answer["instruction"]))
     if answer["instruction"]:
         opinions.put(tx, _opinion(act, str(answer["instruction"]), ends=ends), act.seal)
     said_so = str(answer["instruction"]) or ("Settled." if ends else "Handed back.")
@@ -221,10 +224,14 @@ def errand(act: Act, kind: str, tool: str, detail: Mapping[str, Any]) -> str:
     return key
 
 
-def errand_by(act: Act, key: str) -> str | None:
-    """The errand that was left under this idempotency key."""
+def errand_by(act: Act, key: str | None, kind: str) -> str | None:
+    """The errand of a kind that was left under this idempotency key."""
+    if key is None:
+        return None
     found = (w for w in waits.of_run(act.tx, act.row.id) if w.kind == "errand")
-    return next((w.key for w in found if w.detail.get("key") == key), None)
+    return next(
+        (w.key for w in found if (w.detail.get("key"), w.detail["kind"]) == (key, kind)), None
+    )
 
 
 def _row(run_id: str, key: str, judged: tuple[str, str], by: str) -> WaitRow:

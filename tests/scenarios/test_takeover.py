@@ -10,7 +10,11 @@ import pytest
 from roadworthy import Agent, Limits, Runtime, ToolCall, User, tool
 from roadworthy.errors import ConfigurationError, NotYours, RunError, UnknownEscalation
 from roadworthy.escalation import EscalationRules, Inbox
+from roadworthy.escalation.said import Place, Sent, add
 from roadworthy.events import Delivered, EscalationRaised, HandedBack, RunEvent
+from roadworthy.messages import Message
+from roadworthy.run import Unit
+from roadworthy.store.database import Tx
 from roadworthy.testing import ScriptedModel
 from roadworthy.testing.scripted import Item
 from tests.scenarios.world import journal, of_kind, url
@@ -363,3 +367,20 @@ async def test_a_question_with_choices_is_answered_by_label_or_number(tmp_path: 
         await rt.run(desk, "Send it", user="ana", conversation="e")
         await rt.run(desk, "neither", user="ana", conversation="e")
         assert model.requests[5].results == ("neither",)
+
+
+async def test_of_a_long_conversation_an_operator_sees_the_newest(tmp_path: Path) -> None:
+    desk = Agent("desk", model=ScriptedModel([]))
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        run = await rt.run(desk, "I want to talk to a human", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        seal = await rt._open.intake.seal("")
+
+        def much(tx: Tx) -> None:
+            place = Place(tenant="", conversation="c", run_id=run.run_id)
+            for n in range(1_200):
+                add(tx, place, Sent(who="user"), Message.user(f"line {n}"), seal, n)
+
+        await rt._open.journal.commit(Unit(apply=much))
+        lines = (await rt.inbox.packet(item.id)).conversation
+        assert (len(lines), lines[-1].n, lines[-1].text) == (1_000, 1_201, "line 1199")

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from fastapi.routing import APIRoute
 
 import roadworthy
 from roadworthy import result, settings, testing
 from roadworthy.agent import Tool
+from roadworthy.api import inbox, talking
 from roadworthy.events import EVENT_TYPES, LiveEvent
 from roadworthy.limits import Limits, Scope, Window
+from roadworthy.triggers import PRIORITIES
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reference.md").read_text("utf-8")
@@ -55,3 +58,21 @@ def test_the_inbox_of_the_page_is_declared_without_objection() -> None:
     module = types.ModuleType("page")
     exec(compile(code, "docs/inbox.md", "exec"), module.__dict__)  # noqa: S102 - our own page
     assert [queue.name for queue in module.__dict__["inbox"].queues] == ["default", "leads"]
+
+
+def test_the_page_on_people_names_every_trigger_with_its_priority() -> None:
+    page = (DOCS / "people.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    told = {
+        name: int(row.rstrip(" |").rpartition(" ")[2])
+        for row in rows
+        if row.count("|") == 5
+        for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert told == dict(PRIORITIES)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    exec(compile(code, "docs/people.md", "exec"), types.ModuleType("page").__dict__)  # noqa: S102 - our own page
+    for route in (*inbox.routes.routes, *talking.routes.routes):
+        assert isinstance(route, APIRoute)
+        last = route.path.rpartition("/")[2].replace("{escalation}", "{id}")
+        assert last in page, route.path

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from roadworthy.agent import Agent
-from roadworthy.api import acting, problems, running, seeing
+from roadworthy.api import acting, inbox, problems, running, seeing, talking
 from roadworthy.api.desk import Desk
 from roadworthy.api.door import Door
 from roadworthy.console import Console, NameOnly, SignIn, routes_of
@@ -25,7 +25,8 @@ _ABOUT = (
     "Runs of agents: durable, bounded, guarded, traced. Every error is `{error, message, mend}`. "
     "They have no sign-in: bind to loopback, or put your own in front. `user` and `tenant` are "
     "taken at their word, whoever has a run's id may read and act on it, and the list of runs is "
-    "of all users: give end users neither the list nor `detail=full`."
+    "of all users: give end users neither the list nor `detail=full`. So it is with escalations: "
+    "a help desk's server is trusted, and `by` is taken at its word."
 )
 
 
@@ -72,6 +73,8 @@ def create_app(
     problems.install(app)
     for routes in (running.routes, seeing.routes, acting.routes):
         app.include_router(routes)
+    app.include_router(inbox.routes)
+    app.include_router(talking.routes)
     app.state.console = Console(rt=rt, agents=agents, sign_in=sign_in or NameOnly())
     app.router.routes.extend(routes_of())
     app.add_middleware(Door, hosts=hosts)

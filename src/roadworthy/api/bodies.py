@@ -22,11 +22,13 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False)]
 
 
-class _Body(BaseModel):
+class StrictBody(BaseModel):
+    """Refuses what it does not know."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class FilePart(_Body):
+class FilePart(StrictBody):
     """A file in the input, its bytes as base64."""
 
     media_type: Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$", max_length=200)]
@@ -34,7 +36,7 @@ class FilePart(_Body):
     name: Annotated[str, Field(max_length=200)] = ""
 
 
-class LimitsBody(_Body):
+class LimitsBody(StrictBody):
     """Bounds of one run; what is left out stays as the agent declares it."""
 
     turns: Count | None = None
@@ -52,7 +54,7 @@ class LimitsBody(_Body):
         return dataclasses.replace(limits, **self.model_dump(exclude_none=True))
 
 
-class OptionsBody(_Body):
+class OptionsBody(StrictBody):
     """Overrides of one run."""
 
     model: Name | None = None
@@ -72,7 +74,7 @@ class OptionsBody(_Body):
         )
 
 
-class RunRequest(_Body):
+class RunRequest(StrictBody):
     """A request to an agent: text, or a list of texts and files.
 
     `agent` may be left out where one alone is served.
@@ -101,25 +103,25 @@ class NewRun(RunRequest):
     background: bool = False
 
 
-class Resume(_Body):
+class Resume(StrictBody):
     """Go on, under raised limits or, after a budget was raised, under the same."""
 
     limits: LimitsBody | None = None
 
 
-class Cancel(_Body):
+class Cancel(StrictBody):
     """Who cancels."""
 
     by: Annotated[str, Field(max_length=200)] = ""
 
 
-class Undo(_Body):
+class Undo(StrictBody):
     """Who wants it taken back."""
 
     by: Name
 
 
-class DecisionBody(_Body):
+class DecisionBody(StrictBody):
     """A person's word on a waiting call. `arguments` belong to "edit"."""
 
     decision: Literal["approve", "edit", "reject", "respond"]
@@ -128,7 +130,7 @@ class DecisionBody(_Body):
     note: Annotated[str, Field(max_length=20_000)] = ""
 
 
-class FeedbackBody(_Body):
+class FeedbackBody(StrictBody):
     """What somebody thinks of a run. `consent`: it may become a case for evals."""
 
     by: Name
@@ -139,7 +141,7 @@ class FeedbackBody(_Body):
     consent: bool = False
 
 
-class LaterBody(_Body):
+class LaterBody(StrictBody):
     """The result of a call that was waited for, or why there is none."""
 
     result: Any = None

@@ -6,9 +6,9 @@ Routes hand an iterator of events in. Invariant: a reader who goes away never ho
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import cast
+from typing import TypeVar, cast
 
 from fastapi.responses import StreamingResponse
 
@@ -16,13 +16,20 @@ from roadworthy import wire
 from roadworthy.events import RunEvent, StreamEvent
 from roadworthy.trace import Detail, plain_event
 
+T = TypeVar("T")
+
 
 def stream(events: AsyncIterator[StreamEvent], run_id: str, detail: Detail) -> StreamingResponse:
     """An answer that goes on until the run ends or waits."""
-    headers = {"x-run-id": run_id, "x-accel-buffering": "no"}
-    return StreamingResponse(
-        wire.kept_alive(_frames(events, detail)), media_type="text/event-stream", headers=headers
-    )
+    found = answer(events, lambda event: frame(event, detail))
+    found.headers["x-run-id"] = run_id
+    return found
+
+
+def answer(items: AsyncIterator[T], framed: Callable[[T], str]) -> StreamingResponse:
+    """An answer that goes on as long as there are items."""
+    frames, headers = wire.kept_alive(_frames(items, framed)), {"x-accel-buffering": "no"}
+    return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
 
 
 def frame(event: StreamEvent, detail: Detail) -> str:
@@ -32,7 +39,7 @@ def frame(event: StreamEvent, detail: Detail) -> str:
     return wire.frame(type(event).__name__, data, place)
 
 
-async def _frames(events: AsyncIterator[StreamEvent], detail: Detail) -> AsyncIterator[str]:
-    async with aclosing(cast("AsyncGenerator[StreamEvent, None]", events)):
-        async for event in events:
-            yield frame(event, detail)
+async def _frames(items: AsyncIterator[T], framed: Callable[[T], str]) -> AsyncIterator[str]:
+    async with aclosing(cast("AsyncGenerator[T, None]", items)):
+        async for item in items:
+            yield framed(item)

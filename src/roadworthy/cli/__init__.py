@@ -31,6 +31,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "chat": ("chat", "Talk to an agent of a file in the terminal."),
     "check": ("check", "Check the tools of a file's agents; say what a model will trip over."),
     "runs": ("runs", "List runs, show one, cancel or resume it."),
+    "inbox": ("inbox", "What waits for a person: look, take over, speak, decide, hand back."),
     "schedules": ("schedules", "List the schedules, or remove one."),
     "feedback": ("feedback", "Export what people said of runs, as cases for evals."),
     "replay": ("replay", "Re-execute a recorded run without any call; say what would differ."),

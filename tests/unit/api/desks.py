@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from roadworthy import Agent, Limits, Price, Runtime, ToolCall, tool
+from roadworthy.escalation import Inbox
 from roadworthy.messages import Message, ModelRequest, Text
 from roadworthy.testing import ScriptedModel
 
@@ -58,4 +59,6 @@ asker = Agent(
 
 def runtime(folder: Path) -> Runtime:
     """A runtime on a fresh file."""
-    return Runtime(f"sqlite:///{folder}/t.db", patterns=[desk, payer, small, echo, asker])
+    return Runtime(
+        f"sqlite:///{folder}/t.db", patterns=[desk, payer, small, echo, asker], inbox=Inbox()
+    )

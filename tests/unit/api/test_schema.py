@@ -20,7 +20,10 @@ _folder = Path(
 )  # a session's fixtures do not exist yet where tests are generated
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 app = create_app(runtime(_folder))
-schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+# what never ends by itself is tried in test_inbox
+schema = schemathesis.openapi.from_asgi("/openapi.json", app).exclude(
+    path="/v1/escalations/changes"
+)
 CHECKS = [
     checks.not_a_server_error,
     checks.status_code_conformance,
