@@ -29,13 +29,16 @@ def agreed(
 ) -> bool:
     """Whether this answer decides. False: it is logged, and a second person must agree.
 
-    Raises: NotYours: they lack the skill, or have agreed already.
+    Raises: NotYours: another person has it; they lack the skill, or have agreed already.
     """
     wait = waits.by_id(tx, wait_id)
     item = None if wait is None else rows.of_run(tx, wait.run_id)
     if wait is None or item is None or wait.asks != "operator" or wait.answered_at is not None:
         return True
     by, decision, policy = answer["by"], answer["decision"], inbox.queue(item.queue)
+    busy = item.status == "taken" or (item.locked_until or 0) > at[1]
+    if busy and item.assignee not in (None, by):
+        raise NotYours(f"{item.assignee} is on it.")
     if policy.lacks(by, item.skill):
         raise NotYours(f"This needs the skill {item.skill!r}, and {by} has it not.")
     approval = approval_of(wait)

@@ -34,7 +34,7 @@ from roadworthy.run import RunOptions, Unit
 from roadworthy.store import runs, waits
 from roadworthy.store.database import Tx
 from roadworthy.store.runs import RunRow
-from roadworthy.takeover import Act, as_told, errand, errand_by, give_back, take, take_run
+from roadworthy.takeover import Act, as_told, errand, errand_by, give_back, key_of, take, take_run
 from roadworthy.tools.registry import Refused
 from roadworthy.transcript import runtime_note
 
@@ -140,18 +140,20 @@ class People:
 
     async def claim(self, escalation: str, by: str, *, key: str | None = None) -> Escalation:
         """Keep it from others for a while: it is mine to look at. Raises: NotYours."""
-        return await self._act(escalation, by, takeover.claim, key=key)
+        return await self._act(escalation, by, takeover.claim, key=key_of(key, "claim", by))
 
     async def release(self, escalation: str, by: str, *, key: str | None = None) -> Escalation:
         """Give a claim up. One who owns the conversation hands it back instead."""
-        return await self._act(escalation, by, takeover.release, key=key)
+        return await self._act(escalation, by, takeover.release, key=key_of(key, "release", by))
 
     async def assign(
         self, escalation: str, to: str, by: str, *, key: str | None = None
     ) -> Escalation:
         """Make it somebody else's; with it goes the conversation, when it is taken over."""
         _named(to, "to")
-        return await self._act(escalation, by, lambda act: takeover.assign(act, to), key=key)
+        return await self._act(
+            escalation, by, lambda act: takeover.assign(act, to), key=key_of(key, "assign", by, to)
+        )
 
     async def take(self, escalation: str, by: str, *, key: str | None = None) -> Escalation:
         """Take the conversation over: from now on the agent is silent, until it is handed back.
@@ -159,7 +161,8 @@ class People:
         A call that is under way is finished first. Raises: NotYours; RunError: the run is over, or
         its process did not let go in time (ask again).
         """
-        item = await self._act(escalation, by, lambda act: take(act, by), key=key)
+        scoped = key_of(key, "take", by)
+        item = await self._act(escalation, by, lambda act: take(act, by), key=scoped)
         self._live.look()
         if item.status != "taken":
             item = await self._until_taken(item, by)
@@ -237,7 +240,7 @@ class People:
         when nobody has. Sent again under its `key` it is said once. Raises: NotYours; RunError."""
         if not text.strip() or len(text) > _MOST_SAID:
             raise RunError(f"Say something, at most {_MOST_SAID:,} characters.")
-        item = await self.get(escalation)
+        item, key = await self.get(escalation), key_of(key, "say", by, text)
         if item.status == "open" and not await self._done(escalation, key):
             await self.take(escalation, by)
         row = await self._house.read(lambda tx: runs.get(tx, item.run_id))
@@ -258,9 +261,11 @@ class People:
         """A reply that the agent writes for the owner to send; nobody else sees it. Paid by the
         run. Raises: NotYours; RunError: it could not be written."""
 
+        key = key_of(key, "draft", by, wish)
+
         def change(act: Act) -> tuple[RunRow, str]:
             act.mine()
-            known = errand_by(act, key, "draft")
+            known = errand_by(act, key)
             if known is not None:
                 return act.row, known
             talk = [as_told(s) for s in said.of_handover(act.tx, act.place)]
@@ -269,9 +274,9 @@ class People:
                 act, "draft", "", {"wish": wish, "talk": plain, "key": key or ""}
             )
 
-        row, key_of = await self._act(escalation, by, change)
+        row, left = await self._act(escalation, by, change)
         self._keeper.wake(row.id)
-        done = await self._outcome(row, (key_of, f"{key_of}/failed"))
+        done = await self._outcome(row, (left, f"{left}/failed"))
         if isinstance(done, ModelReplied):
             return str(await self._house.veil(row).reveal(done.reply.text))
         raise RunError(f"No draft could be written: {getattr(done, 'value', 'the run ended')}.")
@@ -298,23 +303,24 @@ class People:
             raise RunError(checked.message)
         row = await self._house.read(lambda tx: runs.get(tx, item.run_id))
         hidden = await self._house.veil(row).conceal(dict(arguments))
+        key = key_of(key, "call", by, tool, dict(arguments))
 
         def change(act: Act) -> tuple[RunRow, str]:
             act.mine()
-            known = errand_by(act, key, "call")
+            known = errand_by(act, key)
             if known is not None:
                 return act.row, known
             left = errand(act, "call", tool, {"arguments": hidden, "key": key or ""})
             act.log("called", tool)
             return act.row, left
 
-        row, key_of = await self._act(escalation, by, change)
+        row, left = await self._act(escalation, by, change)
         self._keeper.wake(row.id)
-        done = await self._outcome(row, (f"{key_of}/tool/0", f"{key_of}/failed"))
+        done = await self._outcome(row, (f"{left}/tool/0", f"{left}/failed"))
         if not isinstance(done, ToolOutcome):
             why = getattr(done, "value", "the run ended, or a person is asked about it")
             raise RunError(f"Nothing came of it: {why}.")
-        found = attempts_of([done], {key_of: by})[0]
+        found = attempts_of([done], {left: by})[0]
         return await self._house.veil(row).reveal(found)
 
     async def decide(
@@ -329,17 +335,13 @@ class People:
         """Decide a waiting call, as `rt.resolve`; where four eyes are declared, the second person
         who agrees to the same does. Raises: UnknownApproval, NotYours, RunError."""
 
-        def whose(tx: Tx) -> tuple[Escalation | None, RunRow] | None:
+        def whose(tx: Tx) -> RunRow | None:
             wait = waits.by_id(tx, approval)
-            row = None if wait is None else runs.get(tx, wait.run_id)
-            return None if row is None else (rows.of_run(tx, row.id), row)
+            return None if wait is None else runs.get(tx, wait.run_id)
 
-        found = await self._house.read(whose)
-        if found is None or (self._tenant is not None and found[1].tenant != self._tenant):
+        row = await self._house.read(whose)
+        if row is None or (self._tenant is not None and row.tenant != self._tenant):
             raise UnknownApproval(f"No open approval {approval!r}; it may be decided already.")
-        item = found[0]
-        if item is not None and item.status == "taken" and item.assignee != by:
-            raise NotYours(f"{item.assignee} owns this conversation now.")
         answer: dict[str, Any] = {"decision": decision, "by": by, "note": note}
         if arguments is not None:
             answer["arguments"] = dict(arguments)
@@ -388,7 +390,7 @@ class People:
                 act.free()
             return give_back(act, answer)
 
-        item = await self._act(escalation, by, change, key=key)
+        item = await self._act(escalation, by, change, key=key_of(key, "back", by, dict(answer)))
         self._keeper.wake(item.run_id)
         self._live.look()
         return item
@@ -401,20 +403,29 @@ class People:
         """A note for other operators; the user and the agent never see it."""
         if not text.strip():
             raise RunError("The note is empty.")
-        return await self._act(escalation, by, lambda act: takeover.note(act, text), key=key)
+        return await self._act(
+            escalation, by, lambda act: takeover.note(act, text), key=key_of(key, "note", by, text)
+        )
 
     async def tag(
         self, escalation: str, tags: Sequence[str], by: str, *, key: str | None = None
     ) -> Escalation:
         """Replace its tags."""
         plain = tuple(dict.fromkeys(" ".join(tag.split()) for tag in tags if tag.strip()))
-        return await self._act(escalation, by, lambda act: takeover.tag(act, plain), key=key)
+        return await self._act(
+            escalation, by, lambda act: takeover.tag(act, plain), key=key_of(key, "tag", by, plain)
+        )
 
     async def snooze(
         self, escalation: str, until: int | None, by: str, *, key: str | None = None
     ) -> Escalation:
         """Out of sight until then (microseconds UTC); None: back at once."""
-        return await self._act(escalation, by, lambda act: takeover.snooze(act, until), key=key)
+        return await self._act(
+            escalation,
+            by,
+            lambda act: takeover.snooze(act, until),
+            key=key_of(key, "snooze", by, until),
+        )
 
     async def escalate(
         self,
@@ -434,7 +445,7 @@ class People:
             lambda act: takeover.further(
                 act, reason, declared.queue(queue or act.item.queue), priority
             ),
-            key=key,
+            key=key_of(key, "escalate", by, reason, queue, priority),
         )
 
     # --- inside --------------------------------------------------------------------------
@@ -460,7 +471,7 @@ class People:
             current = rows.by_id(tx, escalation, self._tenant)
             policy = declared.queue(current.queue)
             act = Act(tx, current, row, by, now, seal, policy, key)
-            if rows.logged(tx, escalation, key) is not None:
+            if rows.logged(tx, escalation, key):
                 return current  # type: ignore[return-value]
             return change(act)
 
@@ -468,7 +479,7 @@ class People:
 
     async def _done(self, escalation: str, key: str | None) -> bool:
         """Whether an action was done under this key."""
-        return await self._house.read(lambda tx: rows.logged(tx, escalation, key)) is not None
+        return await self._house.read(lambda tx: rows.logged(tx, escalation, key))
 
     async def _outcome(self, row: RunRow, keys: Sequence[str]) -> RunEvent | None:
         """What came of an errand."""

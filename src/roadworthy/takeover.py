@@ -27,7 +27,7 @@ from roadworthy.stops import handover_wait, person_id
 from roadworthy.store import runs, waits
 from roadworthy.store.codec import Seal
 from roadworthy.store.database import Tx
-from roadworthy.store.runs import RunRow
+from roadworthy.store.runs import RunRow, body_hash
 from roadworthy.store.waits import WaitRow
 from roadworthy.triggers import EscalationRules
 
@@ -224,14 +224,13 @@ def errand(act: Act, kind: str, tool: str, detail: Mapping[str, Any]) -> str:
     return key
 
 
-def errand_by(act: Act, key: str | None, kind: str) -> str | None:
-    """The errand of a kind that was left under this idempotency key."""
+def errand_by(act: Act, key: str | None) -> str | None:
+    """The errand that was left under this key. Raises: IdempotencyConflict."""
     if key is None:
         return None
-    found = (w for w in waits.of_run(act.tx, act.row.id) if w.kind == "errand")
-    return next(
-        (w.key for w in found if (w.detail.get("key"), w.detail["kind"]) == (key, kind)), None
-    )
+    found = [w for w in waits.of_run(act.tx, act.row.id) if w.kind == "errand"]
+    rows.check_same(key, [w.detail.get("key", "") for w in found])
+    return next((w.key for w in found if w.detail.get("key") == key), None)
 
 
 def _row(run_id: str, key: str, judged: tuple[str, str], by: str) -> WaitRow:
@@ -283,7 +282,8 @@ def assign(act: Act, to: str) -> Escalation:
         due_at = act.policy.silent_at(act.now)
         if item.conversation is not None:
             said.set_owner(act.tx, (item.tenant, item.conversation), "person", to)
-    act.log("assigned", to)
+    had = f", who takes it from {item.assignee}" if item.assignee not in (None, to) else ""
+    act.log("assigned", f"{to}{had}")
     lock = act.policy.locked_until(act.now)
     return act.save(assignee=to, locked_until=lock, due_at=due_at)
 
@@ -323,3 +323,8 @@ def tag(act: Act, tags: tuple[str, ...]) -> Escalation:
     """Replace its tags."""
     act.log("tagged", ", ".join(tags))
     return act.save(tags=tags)
+
+
+def key_of(key: str | None, action: str, by: str, *body: object) -> str | None:
+    """A sender's key with what it stands for: the same again is a repeat, another thing is none."""
+    return None if key is None else f"{key}{rows.SAME}{body_hash([action, by, *body])}"

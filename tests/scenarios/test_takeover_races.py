@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from roadworthy import Agent, Runtime, Tool, ToolCall, tool
-from roadworthy.errors import NotYours
+from roadworthy.errors import IdempotencyConflict, NotYours, RoadworthyError
 from roadworthy.escalation import Escalation, Inbox
 from roadworthy.testing import ScriptedModel
 from roadworthy.testing.scripted import Item
@@ -126,3 +126,49 @@ async def test_what_is_cancelled_ends_whoever_takes_it(tmp_path: Path) -> None:
         assert (await rt.result(said.run_id)).reason == "cancelled"
         assert await rt.inbox.list() == []
         assert (await rt.inbox.packet(item.id)).owner == "agent"
+
+
+async def test_a_key_stands_for_one_action_of_one_person(tmp_path: Path) -> None:
+    desk = Agent("desk", model=ScriptedModel(["Back again."]))
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        run = await rt.run(desk, "I need a human", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        await rt.inbox.say(item.id, "one", "lea", key="1")
+        await rt.inbox.say(item.id, "one", "lea", key="1")
+        with pytest.raises(IdempotencyConflict):
+            await rt.inbox.say(item.id, "two", "lea", key="1")
+        with pytest.raises(IdempotencyConflict):
+            await rt.inbox.hand_back(item.id, "lea", key="1")
+        with pytest.raises(RoadworthyError):
+            await rt.inbox.say(item.id, "one", "tom", key="1")
+        await rt.inbox.hand_back(item.id, "lea", key="2")
+        assert (await rt.result(run.run_id)).text == "Back again."
+        lines = (await rt.inbox.packet(item.id)).conversation
+        assert [line.text for line in lines] == ["I need a human", "one", "Back again."]
+
+
+async def test_what_another_is_on_nobody_else_decides_on_any_way_in(tmp_path: Path) -> None:
+    paid: list[int] = []
+
+    @tool(effect="irreversible", approval="operator")
+    def pay(euros: int) -> str:
+        """Pay. euros: how much."""
+        paid.append(euros)
+        return "paid"
+
+    desk = Agent("desk", model=ScriptedModel([ToolCall("pay", {"euros": 4}), "Done."]), tools=[pay])
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        run = await rt.run(desk, "Pay", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        (approval,) = run.waiting
+        await rt.inbox.claim(item.id, "lea")
+        for decide in (
+            rt.inbox.decide(approval.id, "approve", "tom"),
+            rt.resolve(approval.id, "approve", by="tom"),
+        ):
+            with pytest.raises(NotYours, match="lea is on it"):
+                await decide
+        assert paid == []
+        await rt.inbox.decide(approval.id, "approve", "lea")
+        assert (await rt.result(run.run_id)).text == "Done."
+        assert paid == [4]

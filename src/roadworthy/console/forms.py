@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from roadworthy.console import words
@@ -126,17 +126,20 @@ def _leaves(schema: _Schema, value: Json, path: str, label: str, depth: int) -> 
     for name in names:
         part = schema.of(schema.properties.get(name))
         place = f"{path}{name}"
-        if "." in name:
-            continue  # its place could not be told from that of a part
         title = f"{label}{words.name(name)}"
         item = given.get(name)
-        if part.properties and depth < _DEEPEST and isinstance(item, Mapping | None):
+        if "." in name:  # its place could not be told from that of a part: shown, never changed
+            if name in given:
+                fixed = replace(_control(part, "", title, item, required=False), kind="fixed")
+                found.append((fixed, part))
+        elif part.properties and depth < _DEEPEST and isinstance(item, Mapping | None):
             found += _leaves(part, item, f"{place}.", f"{title}, ", depth + 1)
         elif depth < _DEEPEST and _has_objects(item):
             for number, one in enumerate(item if isinstance(item, Sequence) else ()):
                 inner = part.of(part.own.get("items"))
                 head = f"{title} {number + 1}, "
-                found += _leaves(inner, one, f"{place}.{number}.", head, depth + 1)
+                parts = _leaves(inner, one, f"{place}.{number}.", head, depth + 1)
+                found += parts or [(_control(part, "", head[:-2], one, required=False), part)]
         else:
             required = schema.requires(name)
             found.append((_control(part, place, title, item, required=required), part))

@@ -20,7 +20,7 @@ from roadworthy.clock import MICROS, Clock, SystemClock
 from roadworthy.errors import ConfigurationError
 
 COOKIE = "roadworthy_operator"
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_FORWARDED = ("forwarded", "via", "x-real-ip", "true-client-ip", "x-forwarded-", "cf-")
 _MOST_NAME = 80
 _LEAST_TOKEN = 16
 
@@ -76,7 +76,7 @@ class NameOnly(Form):
         """A request from elsewhere, or through a proxy, is not ours to believe."""
         client = request.client.host if request.client is not None else ""
         here = is_here(client) and is_here(_name(request.headers.get("host", "")))
-        if here and not any(name in request.headers for name in _FORWARDED):
+        if here and not any(name.startswith(_FORWARDED) for name in request.headers):
             return ""
         return (
             "The console has no sign-in, so it answers only a browser on the machine it runs on, "

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
-from roadworthy.errors import UnknownEscalation
+from roadworthy.errors import IdempotencyConflict, UnknownEscalation
 from roadworthy.escalation import notices
 from roadworthy.escalation.views import Escalation, Kind, LogEntry
 from roadworthy.store import payloads
@@ -103,6 +103,8 @@ _LOG = Statement(
 _LOGGED = Statement(
     select(_L.action).where(_L.escalation_id == _P("escalation"), _L.key == _P("key"))
 )
+_KEYS = Statement(select(_L.key).where(_L.escalation_id == _P("escalation"), _L.key.is_not(None)))
+SAME = "\x1f"  # between a sender's key and the hash of what it stands for
 _ENTRIES = Statement(
     select(_L.at, _L.by, _L.action, _L.detail)
     .where(_L.escalation_id == _P("escalation"))
@@ -221,10 +223,24 @@ def log(
     )
 
 
-def logged(tx: Tx, escalation: str, key: str | None) -> str | None:
-    """Which action was done under this key."""
-    row = None if key is None else tx.one(_LOGGED, escalation=escalation, key=key)
-    return None if row is None else str(row[0])
+def logged(tx: Tx, escalation: str, key: str | None) -> bool:
+    """Whether this very action was done. key: the sender's, SAME, and a hash of the action.
+
+    Raises: IdempotencyConflict: the sender's key stands for another one.
+    """
+    if key is None:
+        return False
+    check_same(key, [row[0] for row in tx.rows(_KEYS, escalation=escalation)])
+    return tx.one(_LOGGED, escalation=escalation, key=key) is not None
+
+
+def check_same(key: str, others: Sequence[str]) -> None:
+    """Raises: IdempotencyConflict: the sender's key is used for something else."""
+    sent = key.rpartition(SAME)[0]
+    if any(other != key and other.rpartition(SAME)[0] == sent for other in others):
+        raise IdempotencyConflict(
+            f"The key {sent!r} was used before for another action. Use a new key for a new action."
+        )
 
 
 def vote(tx: Tx, escalation: str, vote: Vote, said: str, at: tuple[Seal, int]) -> None:

@@ -70,11 +70,13 @@
     source.addEventListener("asks", e => asks(JSON.parse(e.data)));
     source.onerror = () => { if (source.readyState === EventSource.CLOSED) setTimeout(listen, Math.min(10000, 500 * 2 ** retry++)); };
   }
-  let key = "";
+  let key = "", keyed = "";
   $("say").addEventListener("submit", async e => {
     e.preventDefault();
     const text = box.value.trim();
     if (!text || pending) return;
+    if (keyed !== text) key = "";  // words that were changed are another message
+    keyed = text;
     key ||= Date.now().toString(36) + Math.random().toString(36).slice(2);
     pending = add("user sending", text);
     box.value = "";
