@@ -88,17 +88,10 @@ class People:
         """What is in the queue, first things first. status None: all that is not resolved.
         skills: only what needs none, or one of these."""
         _ = self.declared
-        resolved = status == "resolved"
-        found = await self._house.read(lambda tx: rows.listed(tx, resolved=resolved, most=10_000))
-        return [
-            item
-            for item in found
-            if (self._tenant is None or item.tenant == self._tenant)
-            and (status is None or item.status == status)
-            and (queue is None or item.queue == queue)
-            and (assignee is None or item.assignee == assignee)
-            and (skills is None or item.skill in ("", *skills))
-        ][:most]
+        of = {"status": status, "tenant": self._tenant, "queue": queue, "assignee": assignee}
+        enough = most if skills is None else 10_000
+        found = await self._house.read(lambda tx: rows.listed(tx, of, enough))
+        return [i for i in found if skills is None or i.skill in ("", *skills)][:most]
 
     async def get(self, escalation: str) -> Escalation:
         """One escalation. Raises: UnknownEscalation."""

@@ -36,9 +36,9 @@ class Records(ABC):
         that tenant); another's reads as empty."""
         return await self._open.history(conversation, User(user) if isinstance(user, str) else user)
 
-    async def runs(self, most: int = 50) -> list[RunRow]:
-        """The newest runs."""
-        return await self._open.house.read(lambda tx: runs.recent(tx, most))
+    async def runs(self, most: int = 50, *, tenant: str | None = None) -> list[RunRow]:
+        """The newest runs; of one tenant, or of all."""
+        return await self._open.house.read(lambda tx: runs.recent(tx, most, tenant))
 
     async def find(self, run_id: str) -> RunRow:
         """One run as it stands, from any process. Raises: UnknownRun."""

@@ -6,6 +6,7 @@ Invariant: every change is logged in the same commit, and an idempotency key is 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,10 +39,7 @@ _OF_CONVERSATION = Statement(
     )
 )
 _ORDER = (_T.priority, func.coalesce(_T.due_at, _T.created_at), _T.created_at, _T.id)
-_OPEN = Statement(_SELECT.where(_T.status != "resolved").order_by(*_ORDER).limit(_P("most")))
-_RESOLVED = Statement(
-    _SELECT.where(_T.status == "resolved").order_by(_T.resolved_at.desc(), _T.id).limit(_P("most"))
-)
+_LAST = (_T.resolved_at.desc(), _T.id)
 _DUE = Statement(
     select(_T.id, _T.run_id).where(
         _T.status == _P("status"),
@@ -289,9 +287,21 @@ def of_conversation(tx: Tx, tenant: str, conversation: str) -> list[Escalation]:
     return _items(tx, tx.rows(_OF_CONVERSATION, tenant=tenant, conversation=conversation))
 
 
-def listed(tx: Tx, *, resolved: bool, most: int) -> list[Escalation]:
-    """What is in the queue, first things first; or what was resolved, the newest first."""
-    return _items(tx, tx.rows(_RESOLVED if resolved else _OPEN, most=most))
+@functools.cache
+def _listing(names: tuple[str, ...], resolved: bool) -> Statement:  # noqa: FBT001 - a cache's key
+    which = _T.status == "resolved" if resolved else _T.status != "resolved"
+    wanted = (_T[name] == _P(f"of_{name}") for name in names)
+    order = _LAST if resolved else _ORDER
+    return Statement(_SELECT.where(which, *wanted).order_by(*order).limit(_P("most")))
+
+
+def listed(tx: Tx, of: Mapping[str, str | None], most: int) -> list[Escalation]:
+    """What is in the queue, first things first; of what was resolved, the newest first. of: what
+    it must be, by column: status, tenant, queue, assignee."""
+    given = {name: value for name, value in of.items() if value is not None}
+    statement = _listing(tuple(sorted(given)), given.get("status") == "resolved")
+    values = {f"of_{name}": value for name, value in given.items()}
+    return _items(tx, tx.rows(statement, most=most, **values))
 
 
 def due(tx: Tx, now: int, most_level: int) -> list[tuple[str, str]]:

@@ -205,6 +205,11 @@ _LAST_OF_CONVERSATION = Statement(
     .limit(1)
 )
 _RECENT = Statement(RUN.order_by(s.run.c.created_at.desc(), s.run.c.id.desc()).limit(_P("most")))
+_RECENT_OF = Statement(
+    RUN.where(s.run.c.tenant == _P("tenant"))
+    .order_by(s.run.c.created_at.desc(), s.run.c.id.desc())
+    .limit(_P("most"))
+)
 _LATER = Statement(
     select(func.count())
     .select_from(s.run)
@@ -412,9 +417,11 @@ def _found(row: Row | None, run_id: str) -> RunRow:
     return run_row(row)
 
 
-def recent(tx: Tx, most: int) -> list[RunRow]:
-    """The newest runs first."""
-    return [run_row(row) for row in tx.rows(_RECENT, most=most)]
+def recent(tx: Tx, most: int, tenant: str | None = None) -> list[RunRow]:
+    """The newest runs first; of one tenant, or of all."""
+    if tenant is None:
+        return [run_row(row) for row in tx.rows(_RECENT, most=most)]
+    return [run_row(row) for row in tx.rows(_RECENT_OF, most=most, tenant=tenant)]
 
 
 def next_in_conversation(tx: Tx, tenant: str, conversation: str) -> str | None:
