@@ -384,3 +384,19 @@ async def test_of_a_long_conversation_an_operator_sees_the_newest(tmp_path: Path
         await rt._open.journal.commit(Unit(apply=much))
         lines = (await rt.inbox.packet(item.id)).conversation
         assert (len(lines), lines[-1].n, lines[-1].text) == (1_000, 1_201, "line 1199")
+
+
+@pytest.mark.requirement("HIT-4", "PA5-5")
+async def test_the_queue_puts_first_what_cannot_wait(tmp_path: Path) -> None:
+    rules = EscalationRules(topics=["safety", "complaint"], priority={"asked_for_person": 60})
+    desk = Agent("desk", model=ScriptedModel(["Hello."]), escalation=rules)
+    words = ["I need a human", "This is unacceptable", "I think of suicide"]
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        for number, said in enumerate(words):
+            await rt.run(desk, said, user=f"u{number}", conversation=f"c{number}")
+        first, second, third = await rt.inbox.list()
+        assert [item.user for item in (first, second)] == ["u1", "u2"]  # of one kind: by age
+        assert third.trigger == "asked_for_person"
+        await rt.inbox.escalate(second.id, "lea", reason="Now.", priority=1)
+        assert [item.user for item in await rt.inbox.list()] == ["u2", "u1", "u0"]
+        assert [i.user for i in await rt.inbox.list(status="open", most=1)] == ["u2"]
