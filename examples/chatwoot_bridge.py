@@ -211,11 +211,14 @@ class Bridge:
         else:
             ended = await self._act(item, "hand-back", f"chatwoot-{number}-end", **body)
         if ended.is_client_error:
-            why = ended.json()["message"]
+            why, state = ended.json()["message"], seen["custom_attributes"]
+            if state.get("refused") == why:
+                return  # told before: our own note comes back as a webhook
+            await self.theirs.remember(number, state | {"refused": why})
             await self.theirs.post(number, f"This is not handed back: {why}", private=True)
 
     async def _listed(self, status: str) -> list[Json]:
-        query = {} if status == "open" else {"status": status, "most": "50"}
+        query = {"most": "1000"} if status == "open" else {"status": status, "most": "50"}
         found: list[Json] = (await self._get("/v1/escalations", query))["escalations"]
         return found
 

@@ -45,7 +45,7 @@ from roadworthy.triggers import Judged, RunState, Trigger
 
 log = logging.getLogger("roadworthy.run")
 _NO_INBOX = "%s wants a person and there is no inbox: Runtime(..., inbox=Inbox()) makes one"
-_ENDED_BY_PERSONS = ("cancelled", "declaration_changed", "poison")
+_ENDS_THOUGH_OWNED = ("cancelled", "declaration_changed", "poison")
 _LIMITS = ("turn_limit", "tool_call_limit", "time_limit", "budget")
 _DRAFT = (
     "A person answers the user now. Draft the next reply for that person to send: only the words "
@@ -124,9 +124,9 @@ def _judge_state(run: Run) -> None:
         tool_calls=meter.tool_calls,
         usd=(meter.nanos + meter.assumed) / 1e9,
     )
-    judged = run.agent.escalation.judge(state)
-    if judged is not None and judged.trigger == "custom":
-        raise Stop("escalated", judged.why, trigger="custom")
+    judged = run.agent.escalation.judge_custom(state)
+    if judged is not None:
+        raise Stop("escalated", judged.why, trigger=judged.trigger)
 
 
 # --- errands -------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ async def stopped(run: Run, desk: Desk, stop: Stop) -> RunResult[Any]:
     if run.cancelled and stop.reason == "escalated":
         stop = Stop("cancelled", "The run was cancelled.")  # no person is needed any more
     held = run.past.handovers.open
-    if held is not None and stop.reason not in _ENDED_BY_PERSONS:  # it is theirs, not the agent's
+    if held is not None and stop.reason not in _ENDS_THOUGH_OWNED:  # it is theirs, not the agent's
         return await suspended(run, desk, Suspend([_wait_of(run, held)]))
     judged = None if desk.inbox is None else _wants_person(run, stop)
     if judged is None:

@@ -23,6 +23,7 @@ from roadworthy.store.database import Tx
 
 log = logging.getLogger("roadworthy.runtime")
 _MOST = 50
+_LOOKED_AT = 200  # messages, for the newest of the user
 _KEPT_SECONDS = 7 * 86_400
 _MOST_WORDS = 500
 
@@ -43,12 +44,9 @@ class Messenger:
         channels = {channel.name: channel for channel in inbox.notify}
         if not channels:
             return
-        now = self._house.clock.now()
-        waiting = await self._house.read(lambda tx: notices.due(tx, now, _MOST))
         async with asyncio.TaskGroup() as group:  # a channel that is slow holds up no other
-            for name, channel in channels.items():
-                mine = [notice for notice in waiting if notice.channel == name]
-                group.create_task(self._send(channel, mine))
+            for channel in channels.values():
+                group.create_task(self._send(channel))
 
     async def _fan(self, notice: Fresh, inbox: Inbox) -> None:
         now = self._house.clock.now()
@@ -63,8 +61,10 @@ class Messenger:
 
         await self._house.journal.commit(Unit(apply=apply))
 
-    async def _send(self, channel: Channel, waiting: list[Due]) -> None:
-        for notice in waiting:
+    async def _send(self, channel: Channel) -> None:
+        began = self._house.clock.now()
+        due = await self._house.read(lambda tx: notices.due(tx, channel.name, began, _MOST))
+        for notice in due:
             now = self._house.clock.now()
 
             def claim(tx: Tx, notice: Due = notice, now: int = now) -> bool:
@@ -112,7 +112,8 @@ def _body(tx: Tx, notice: Fresh, inbox: Inbox, *, words: bool) -> dict[str, Any]
         "link": inbox.link.format(id=item.id) if inbox.link else "",
     }
     if words:
-        talk = [one for one in said.after(tx, item.tenant, item.place, 0) if one.who == "user"]
+        since = max(0, said.last(tx, item.tenant, item.place) - _LOOKED_AT)
+        talk = [s for s in said.after(tx, item.tenant, item.place, since) if s.who == "user"]
         body["reason"] = item.reason[:_MOST_WORDS]
         body["message"] = talk[-1].text[:_MOST_WORDS] if talk else ""
     return body

@@ -261,6 +261,7 @@ class People:
             known = errand_by(act, key)
             if known is not None:
                 return act.row, known
+            act.log("drafted")
             talk = [as_told(s) for s in said.of_handover(act.tx, act.place)]
             plain = [msgspec.to_builtins(message) for message in talk]
             return act.row, errand(
@@ -303,9 +304,8 @@ class People:
             known = errand_by(act, key)
             if known is not None:
                 return act.row, known
-            left = errand(act, "call", tool, {"arguments": hidden, "key": key or ""})
             act.log("called", tool)
-            return act.row, left
+            return act.row, errand(act, "call", tool, {"arguments": hidden, "key": key or ""})
 
         row, left = await self._act(escalation, by, change)
         self._keeper.wake(row.id)

@@ -201,7 +201,6 @@ def _to_person(tx: Tx, request: Request, active: str, seal: Seal, now: int) -> A
     rows.log(tx, item.id, ("user_said", "", ""), seal, now)
     if item.status == "taken":
         notices.add(tx, item.id, "user_said", now)
-    if item.snoozed_until is not None:
-        rows.log(tx, item.id, ("woken", "", ""), seal, now)
-        rows.save(tx, dataclasses.replace(item, snoozed_until=None), seal, now)
+    if item.snoozed_until is not None:  # the keeper puts it back, its clock begun anew
+        rows.save(tx, dataclasses.replace(item, snoozed_until=now), seal, now)
     return Accepted(active, recorded.last_seq(tx, active))

@@ -229,7 +229,8 @@ def errand_by(act: Act, key: str | None) -> str | None:
     if key is None:
         return None
     found = [w for w in waits.of_run(act.tx, act.row.id) if w.kind == "errand"]
-    rows.check_same(key, [w.detail.get("key", "") for w in found])
+    rows.logged(act.tx, act.item.id, key)  # also another action's key
+    act.key = key
     return next((w.key for w in found if w.detail.get("key") == key), None)
 
 
@@ -285,14 +286,18 @@ def assign(act: Act, to: str) -> Escalation:
     had = f", who takes it from {item.assignee}" if item.assignee not in (None, to) else ""
     act.log("assigned", f"{to}{had}")
     lock = act.policy.locked_until(act.now)
-    return act.save(assignee=to, locked_until=lock, due_at=due_at)
+    return act.save(assignee=to, locked_until=lock, due_at=due_at, snoozed_until=None)
 
 
 def snooze(act: Act, until: int | None) -> Escalation:
     """Out of sight until then."""
     act.free()
     act.log("snoozed" if until is not None else "woken")
-    return act.save(snoozed_until=until)
+    if until is not None:
+        return act.save(snoozed_until=until)
+    taken = act.item.status == "taken"
+    due_at = act.policy.silent_at(act.now) if taken else act.policy.due_at(act.now)
+    return act.save(snoozed_until=None, due_at=due_at)
 
 
 def further(act: Act, reason: str, policy: QueuePolicy, priority: int | None) -> Escalation:
@@ -309,6 +314,7 @@ def further(act: Act, reason: str, policy: QueuePolicy, priority: int | None) ->
         queue=policy.name,
         priority=max(1, item.priority // 2) if priority is None else priority,
         due_at=policy.due_at(act.now),
+        snoozed_until=None,
         level=item.level + 1,
     )
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass, field, fields
+from typing import Literal, TypeAlias, get_args
 
 from roadworthy.errors import DeclarationError
 from roadworthy.messages import JsonObject
@@ -151,7 +151,7 @@ class EscalationRules:
     severity: of a call: from this one on an operator approves it first. limits: a turn, call or
     time limit is reached; cost: a budget is. Off by default: a partial answer at once is worth
     more than a person later. custom: own pure functions of the `RunState`, giving the reason or
-    None.
+    None; before each turn they see message, turns, tool_calls and usd.
 
     queue, skill: where it is put, and what who takes it must know; skill may be a function of
     (trigger, RunState). priority: by trigger, 1 first, over `PRIORITIES`. notice: what the user is
@@ -181,13 +181,14 @@ class EscalationRules:
         object.__setattr__(self, "_words", _patterns(self))
 
     def judge(self, state: RunState) -> Judged | None:
-        """The first reason for a person, the gravest kind first; None: none of the declared."""
+        """The first reason for a person, in this order: the agent or a guardrail, the user's words,
+        what is measured, limits, own functions; None: none of the declared."""
         return (
             self._asked(state)
             or self._worded(state)
             or self._measured(state)
             or self._stopped(state)
-            or self._custom(state)
+            or self.judge_custom(state)
         )
 
     def priority_of(self, trigger: Trigger) -> int:
@@ -246,7 +247,8 @@ class EscalationRules:
             return Judged("limit", f"The agent reached its {state.stop.replace('_', ' ')}.")
         return None
 
-    def _custom(self, state: RunState) -> Judged | None:
+    def judge_custom(self, state: RunState) -> Judged | None:
+        """What your own functions say, asked before each turn."""
         for function in self.custom:
             why = function(state)
             if why:
@@ -328,8 +330,3 @@ def _check_numbers(rules: EscalationRules) -> None:
         )
     if not rules.queue:
         raise DeclarationError('EscalationRules: queue="" is no name; leave it out for "default".')
-
-
-def plain_state(state: RunState) -> dict[str, Any]:
-    """The state as data, without the user's words."""
-    return {name: value for name, value in asdict(state).items() if name != "message"}

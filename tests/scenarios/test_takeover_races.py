@@ -10,7 +10,7 @@ import pytest
 
 from roadworthy import Agent, Runtime, Tool, ToolCall, tool
 from roadworthy.errors import IdempotencyConflict, NotYours, RoadworthyError
-from roadworthy.escalation import Escalation, Inbox
+from roadworthy.escalation import Escalation, EscalationRules, Inbox, RunState
 from roadworthy.testing import ScriptedModel
 from roadworthy.testing.scripted import Item
 from tests.scenarios.world import url
@@ -172,3 +172,49 @@ async def test_what_another_is_on_nobody_else_decides_on_any_way_in(tmp_path: Pa
         await rt.inbox.decide(approval.id, "approve", "lea")
         assert (await rt.result(run.run_id)).text == "Done."
         assert paid == [4]
+
+
+async def test_a_key_of_words_is_no_key_of_a_call_nor_of_a_draft(tmp_path: Path) -> None:
+    @tool(effect="read")
+    def look(order: str) -> str:
+        """One order. order: such as A-1."""
+        return f"{order} is there"
+
+    desk = Agent("desk", model=ScriptedModel(["A draft."]), tools=[look])
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        await rt.run(desk, "I need a human", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        await rt.inbox.say(item.id, "one", "lea", key="1")
+        with pytest.raises(IdempotencyConflict):
+            await rt.inbox.call(item.id, "look", {"order": "A-1"}, "lea", key="1")
+        with pytest.raises(IdempotencyConflict):
+            await rt.inbox.draft(item.id, "lea", key="1")
+        first = await rt.inbox.call(item.id, "look", {"order": "A-1"}, "lea", key="2")
+        again = await rt.inbox.call(item.id, "look", {"order": "A-1"}, "lea", key="2")
+        assert (first.result, again.at) == ("A-1 is there", first.at)
+        with pytest.raises(IdempotencyConflict):
+            await rt.inbox.call(item.id, "look", {"order": "A-2"}, "lea", key="2")
+
+
+async def test_own_rules_still_hold_after_a_person_gave_the_run_back(tmp_path: Path) -> None:
+    @tool(effect="read")
+    def look(order: str) -> str:
+        """One order. order: such as A-1."""
+        return f"{order} is there"
+
+    def many(state: RunState) -> str | None:
+        return "Three calls." if state.tool_calls >= 3 else None
+
+    calls: list[Item] = [ToolCall("look", {"order": f"A-{n}"}) for n in range(3)]
+    rules = EscalationRules(topics=["legal"], custom=[many])
+    desk = Agent("desk", model=ScriptedModel([*calls, "Done."]), tools=[look], escalation=rules)
+    async with Runtime(url(tmp_path), inbox=Inbox()) as rt:
+        run = await rt.run(desk, "My lawyer asks for three", user="ana", conversation="c")
+        (item,) = await rt.inbox.list()
+        assert item.trigger == "topic"
+        await rt.inbox.hand_back(item.id, "lea")
+        assert (await rt.result(run.run_id)).status == "escalated"
+        (second,) = await rt.inbox.list()
+        assert (second.trigger, second.reason) == ("custom", "Three calls.")
+        await rt.inbox.hand_back(second.id, "lea")
+        assert (await rt.result(run.run_id)).text == "Done."

@@ -34,7 +34,7 @@ from roadworthy.api.inbox_bodies import (
     Wish,
 )
 from roadworthy.api.problems import ApiError
-from roadworthy.errors import ConfigurationError
+from roadworthy.errors import ConfigurationError, UnknownApproval
 from roadworthy.escalation.views import Status
 from roadworthy.people import People
 from roadworthy.trace import limits_of
@@ -167,8 +167,11 @@ async def call(escalation: Id, body: Call, people: AtInbox, key: Key = None) -> 
 
 @routes.post(_ONE + "/decide", status_code=202)
 async def decide(escalation: Id, body: Decide, people: AtInbox) -> Decide:
-    """Decide one of its pending calls. Answers with the decision as recorded."""
-    await people.get(escalation)
+    """Decide one of its pending calls. Answers with what was asked; where four eyes are declared it
+    may still need a second person."""
+    packet = await people.packet(escalation)
+    if body.approval not in {approval.id for approval in packet.pending}:
+        raise UnknownApproval(f"{body.approval!r} does not wait here; it may be decided already.")
     await people.decide(
         body.approval, body.decision, body.by, arguments=body.arguments, note=body.note
     )

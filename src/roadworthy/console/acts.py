@@ -94,22 +94,22 @@ async def _say(one: Act) -> Response:
 
 async def _note(one: Act) -> Response:
     text = one.text("text", needed="Write the note first.")
-    await one.people.note(one.id, text, by=one.by)
+    await one.people.note(one.id, text, by=one.by, key=one.key)
     return _done("Noted. The user does not see it.")
 
 
 async def _draft(one: Act) -> Response:
-    drafted = await one.people.draft(one.id, by=one.by)
+    drafted = await one.people.draft(one.id, by=one.by, key=one.key)
     return PlainTextResponse(drafted, headers=HEADERS)
 
 
 async def _claim(one: Act) -> Response:
-    await one.people.claim(one.id, by=one.by)
+    await one.people.claim(one.id, by=one.by, key=one.key)
     return _done("This case is yours now.")
 
 
 async def _release(one: Act) -> Response:
-    await one.people.release(one.id, by=one.by)
+    await one.people.release(one.id, by=one.by, key=one.key)
     return _done("Back in the queue.")
 
 
@@ -129,7 +129,7 @@ async def _hand_back(one: Act) -> Response:
 
 async def _assign(one: Act) -> Response:
     to = one.text("to", needed="Say who takes it.")
-    await one.people.assign(one.id, to, by=one.by)
+    await one.people.assign(one.id, to, by=one.by, key=one.key)
     return _done(f"It is {to}'s now.")
 
 
@@ -150,14 +150,14 @@ async def _snooze(one: Act) -> Response:
 
 async def _tag(one: Act) -> Response:
     tags = [tag.strip() for tag in one.text("tags").split(",")]
-    await one.people.tag(one.id, [tag for tag in tags if tag], by=one.by)
+    await one.people.tag(one.id, [tag for tag in tags if tag], by=one.by, key=one.key)
     return _done("Tagged.")
 
 
 async def _escalate(one: Act) -> Response:
     reason = one.text("reason", needed="Say why, so that the next person knows.")
     queue = one.text("queue") or None
-    await one.people.escalate(one.id, by=one.by, reason=reason, queue=queue)
+    await one.people.escalate(one.id, by=one.by, reason=reason, queue=queue, key=one.key)
     return _done("Passed on.")
 
 

@@ -1,7 +1,7 @@
 """Where people are told that something waits for them: `Webhook`, `Slack`, `Email`. Declared data.
 
-`Inbox(notify=[...])` takes them, `roadworthy.notices` sends by them, in threads. Invariant: none of
-the user's words leave unless the deployer said `words=True`; no redirect is followed.
+`Inbox(notify=[...])` takes them, `roadworthy.messengers` sends by them, in threads. Invariant: none
+of the user's words leave unless the deployer said `words=True`; no redirect is followed.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ _FAN = Statement(delete(s.notice).where(_N.id == _P("notice"), _N.channel == "")
 _DUE = Statement(
     select(_N.id, _N.channel, _N.body, _N.attempts)
     .where(
-        _N.channel != "",
+        _N.channel == _P("channel"),
         _N.sent_at.is_(None),
         _N.next_at <= _P("now"),
         _N.attempts < _P("most_attempts"),
@@ -113,9 +113,9 @@ def fan(tx: Tx, notice: Fresh, bodies: dict[str, Any], seal: Seal, now: int) -> 
         _insert(tx, f"{notice.id}.{channel}", place, kept, now)
 
 
-def due(tx: Tx, now: int, most: int) -> list[Due]:
-    """What is to be sent now."""
-    rows = tx.rows(_DUE, now=now, most=most, most_attempts=MOST_ATTEMPTS)
+def due(tx: Tx, channel: str, now: int, most: int) -> list[Due]:
+    """What is to be sent over a channel now."""
+    rows = tx.rows(_DUE, channel=channel, now=now, most=most, most_attempts=MOST_ATTEMPTS)
     found: dict[str, bytes] = {}
     payloads.fetch(tx, [row[2] for row in rows], found)
     return [

@@ -214,11 +214,13 @@ def log(
     """Log (action, by, text), and tell whom it concerns. False: an action under this key is logged
     already."""
     action, by, text = entry
-    notices.of_action(tx, escalation, action, now)
     detail = payloads.keep(tx, msgspec.json.encode(text), seal) if text else ""
-    return bool(
-        tx.run(_LOG, escalation_id=escalation, at=now, by=by, action=action, detail=detail, key=key)
+    logged_now = tx.run(
+        _LOG, escalation_id=escalation, at=now, by=by, action=action, detail=detail, key=key
     )
+    if logged_now:
+        notices.of_action(tx, escalation, action, now)
+    return bool(logged_now)
 
 
 def logged(tx: Tx, escalation: str, key: str | None) -> bool:
