@@ -188,3 +188,25 @@ def test_channels_are_checked_when_declared() -> None:
     ):
         with pytest.raises(DeclarationError, match=what):
             make()
+
+
+async def test_what_lies_for_a_channel_that_is_gone_holds_up_no_other(
+    tmp_path: Path, ear: Ear
+) -> None:
+    gone = Inbox(notify=[Webhook(url=f"{ear.url}/gone", secret=SECRET, name="gone")])
+    agent, clock = desk(), FakeClock()
+    ear.answers = [500] * 60
+    async with Runtime(url(tmp_path), inbox=gone, clock=clock) as rt:
+        for number in range(55):
+            await rt.run(agent, "I need a human", user=f"u{number}", conversation=f"c{number}")
+        for _ in range(3):
+            await rt.catch_up()
+    ear.answers, before = [], len(ear.heard)
+    assert before > 50
+    here = Inbox(notify=[Webhook(url=f"{ear.url}/here", secret=SECRET, name="here")])
+    await clock.advance(3_600)
+    async with Runtime(url(tmp_path), inbox=here, clock=clock) as rt:
+        await rt.run(agent, "I need a human", user="ana", conversation="c")
+        for _ in range(3):
+            await rt.catch_up()
+        assert any(path == "/here" for path, _, _ in ear.heard[before:])
