@@ -15,7 +15,7 @@ from roadworthy.escalation import opinions
 from roadworthy.escalation.opinions import Feedback, FeedbackKind, Rating
 from roadworthy.escalation.views import Said
 from roadworthy.events import RunEvent
-from roadworthy.feedback import give
+from roadworthy.feedback import Opinion, give
 from roadworthy.messages import Message
 from roadworthy.opened import Opened
 from roadworthy.people import People
@@ -72,10 +72,7 @@ class Records(ABC):
         """Keep what a user or an operator thinks of a run: rating -1, 0 or 1, why, and what would
         have been right. Given again by the same person, the latest stands. consent: it may become
         a case for evals. Raises: UnknownRun; RunError."""
-        return await give(
-            self._open.house,
-            self._open.intake,
-            run_id,
+        said = Opinion(
             by=by,
             kind=kind,
             rating=rating,
@@ -83,6 +80,7 @@ class Records(ABC):
             correction=correction,
             consent=consent,
         )
+        return await give(self._open.house, self._open.intake, run_id, said)
 
     async def feedbacks(self, run_id: str) -> list[Feedback]:
         """What was said of a run, oldest first: opinions, and what operators decided in it."""
